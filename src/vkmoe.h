@@ -1,0 +1,224 @@
+/* vkmoe: Mixture-of-Experts inference on any Vulkan GPU.
+ *
+ * This is the whole public interface and the only installed header. It compiles as C99, C11 and C++17 and needs no Vulkan header.
+ *
+ * Errors        Every fallible function returns vkm_result. Its outputs are untouched on failure. The optional last argument
+ *               `err` receives the code and a sentence that names the file, tensor, key or limit; it may be NULL.
+ * Ownership     `*_create`, `*_load` and `*_open` return objects owned by the caller; `*_destroy(NULL)` does nothing.
+ *               An object borrows what it was made from: model from device, session from model. Destroy in reverse order.
+ * Params        Structs start with `struct_size`; set it to sizeof(the struct), zero the rest: zero means the documented default.
+ * Threads       Different devices are independent. Objects of one device must be used by one thread at a time,
+ *               except vkm_tokenizer, which is immutable after it is made and may be shared.
+ */
+#ifndef VKMOE_H
+#define VKMOE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#  define VKM_API
+#else
+#  define VKM_API __attribute__((visibility("default")))
+#endif
+
+#define VKM_VERSION_MAJOR 0
+#define VKM_VERSION_MINOR 1
+#define VKM_VERSION_PATCH 0
+
+/* ---------------------------------------------------------------- results */
+
+#define VKM_RESULTS(X)                                                              \
+    X(OK,                   0, "ok")                                                \
+    X(ERR_ARGUMENT,        -1, "invalid argument")                                  \
+    X(ERR_IO,              -2, "file cannot be read or written")                    \
+    X(ERR_FORMAT,          -3, "malformed file")                                    \
+    X(ERR_UNSUPPORTED,     -4, "not supported")                                     \
+    X(ERR_HOST_MEMORY,     -5, "out of host memory")                                \
+    X(ERR_DEVICE_MEMORY,   -6, "out of device memory")                              \
+    X(ERR_NO_DEVICE,       -7, "no usable Vulkan device")                           \
+    X(ERR_DEVICE_LOST,     -8, "the device was lost")                               \
+    X(ERR_VULKAN,          -9, "a Vulkan call failed")                              \
+    X(ERR_LIMIT,          -10, "a device limit is too low")                         \
+    X(ERR_CONTEXT_FULL,   -11, "the context is full")                               \
+    X(ERR_CANCELLED,      -12, "cancelled by the caller")
+
+typedef enum vkm_result {
+#define VKM_X(name, value, text) VKM_##name = value,
+    VKM_RESULTS(VKM_X)
+#undef VKM_X
+    VKM_RESULT_FORCE_INT = 0x7fffffff
+} vkm_result;
+
+typedef struct vkm_error {
+    vkm_result code;
+    char message[512];
+} vkm_error;
+
+VKM_API const char *vkm_result_name(vkm_result r); /* "VKM_ERR_IO"; static storage */
+VKM_API const char *vkm_result_text(vkm_result r); /* "file cannot be read or written" */
+VKM_API const char *vkm_version(void);             /* "0.1.0" */
+
+typedef enum vkm_log_level { VKM_LOG_ERROR, VKM_LOG_WARN, VKM_LOG_INFO, VKM_LOG_DEBUG } vkm_log_level;
+/* Called on the thread that is inside a vkm_ function. `text` is valid during the call only. */
+typedef void (*vkm_log_fn)(void *user, vkm_log_level level, const char *text);
+/* Progress of something long: `done` of `total` bytes. Return false to cancel: the function returns VKM_ERR_CANCELLED. */
+typedef bool (*vkm_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+/* ---------------------------------------------------------------- devices */
+
+typedef struct vkm_device vkm_device;
+
+typedef struct vkm_device_info {
+    uint32_t index;              /* what vkm_device_params.select accepts; enumeration order of the Vulkan loader */
+    char name[256];
+    char driver[256];            /* "Mesa 22.3.6 (LLVM 15.0.6)", "SwiftShader driver 5.0.0" ... */
+    const char *type;            /* "discrete", "integrated", "virtual", "cpu", "other" */
+    uint32_t api_major, api_minor, api_patch;
+    uint32_t vendor_id, device_id;
+    uint64_t memory_bytes;       /* largest device-local heap */
+    bool usable;                 /* has what vkmoe needs */
+    char unusable_why[128];      /* empty when usable */
+    char caps[256];              /* "subgroup 8, fp16, int8dot, 128 MiB storage range, 32 KiB shared" */
+} vkm_device_info;
+
+/* Lists devices. `infos` may be NULL to ask for the count only. *count in: capacity, out: number of devices.
+ * No device at all is VKM_OK with *count 0; a loader that cannot start is VKM_ERR_NO_DEVICE. */
+VKM_API vkm_result vkm_devices(vkm_device_info *infos, uint32_t *count, vkm_error *err);
+
+typedef struct vkm_device_params {
+    size_t struct_size;
+    const char *select;          /* NULL: best (discrete > integrated > virtual > cpu). "0": by index. else: part of the name, case-insensitive */
+    const char *caps;            /* NULL: all. Tier "baseline" | "subgroup" | "fp16", then optional clamps:
+                                    "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
+    const char *cache_path;      /* pipeline cache file. NULL: no cache on disk. */
+    bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
+    vkm_log_fn log;
+    void *log_user;
+} vkm_device_params;
+
+VKM_API vkm_result vkm_device_create(const vkm_device_params *params, vkm_device **device, vkm_error *err);
+VKM_API void vkm_device_destroy(vkm_device *device);
+VKM_API void vkm_device_get_info(const vkm_device *device, vkm_device_info *info);
+/* Number of validation messages of warning severity or above so far. */
+VKM_API uint32_t vkm_device_validation_count(const vkm_device *device);
+
+/* ---------------------------------------------------------------- models */
+
+typedef struct vkm_model vkm_model;
+
+typedef struct vkm_model_params {
+    size_t struct_size;
+    vkm_progress_fn progress;
+    void *progress_user;
+} vkm_model_params;
+
+typedef struct vkm_model_info {
+    char architecture[32];       /* general.architecture */
+    char name[128];              /* general.name */
+    uint64_t n_params, file_bytes, device_bytes;
+    uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ctx_train, n_vocab;
+    uint32_t n_expert, n_expert_used, n_ff_expert, n_ff_shared;
+} vkm_model_info;
+
+/* Loads a GGUF model (first part of a split one) into the device. Fails before anything is uploaded when it cannot fit. */
+VKM_API vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_params *params, vkm_model **model, vkm_error *err);
+VKM_API void vkm_model_destroy(vkm_model *model);
+VKM_API void vkm_model_get_info(const vkm_model *model, vkm_model_info *info);
+
+/* ---------------------------------------------------------------- tokenizer */
+
+typedef struct vkm_tokenizer vkm_tokenizer;
+
+/* From a GGUF file, without a device. */
+VKM_API vkm_result vkm_tokenizer_open(const char *gguf_path, vkm_tokenizer **tokenizer, vkm_error *err);
+VKM_API void vkm_tokenizer_destroy(vkm_tokenizer *tokenizer);
+/* The model's own; borrowed, lives as long as the model. NULL if the file has none. */
+VKM_API const vkm_tokenizer *vkm_model_tokenizer(const vkm_model *model);
+
+#define VKM_TOKENIZE_SPECIAL    1u   /* add bos / eos as the file asks */
+#define VKM_TOKENIZE_PARSE      2u   /* control tokens written in the text (<|im_end|>) become tokens; never set it for untrusted text */
+/* Text (UTF-8; invalid bytes are tokenised as bytes) to ids. *n_ids in: capacity of ids, out: number needed; when that is more than
+ * the capacity, nothing beyond it is written and the result is still VKM_OK, so that a first call with capacity 0 sizes the buffer. */
+VKM_API vkm_result vkm_tokenize(const vkm_tokenizer *t, const char *text, size_t n_text, uint32_t flags, int32_t *ids, size_t *n_ids, vkm_error *err);
+VKM_API uint32_t vkm_tokenizer_n_vocab(const vkm_tokenizer *t);
+/* Raw piece of a token as the file has it (bytes, not NUL-terminated); borrowed. */
+VKM_API const char *vkm_tokenizer_piece(const vkm_tokenizer *t, int32_t id, size_t *n_bytes);
+VKM_API int32_t vkm_tokenizer_bos(const vkm_tokenizer *t);      /* -1 if none */
+VKM_API int32_t vkm_tokenizer_eos(const vkm_tokenizer *t);      /* -1 if none */
+VKM_API bool vkm_tokenizer_is_end(const vkm_tokenizer *t, int32_t id); /* any end-of-generation token */
+
+/* A stream of tokens back to text, which never ends inside a UTF-8 character. */
+typedef struct vkm_detokenizer vkm_detokenizer;
+VKM_API vkm_result vkm_detokenizer_create(const vkm_tokenizer *t, bool show_special, vkm_detokenizer **d, vkm_error *err);
+VKM_API void vkm_detokenizer_destroy(vkm_detokenizer *d);
+/* Feeds one id; *text is valid until the next call on d and holds only whole characters (maybe none: *n_text 0). */
+VKM_API vkm_result vkm_detokenizer_push(vkm_detokenizer *d, int32_t id, const char **text, size_t *n_text, vkm_error *err);
+/* What is left at the end, an incomplete character as U+FFFD. */
+VKM_API vkm_result vkm_detokenizer_flush(vkm_detokenizer *d, const char **text, size_t *n_text, vkm_error *err);
+VKM_API void vkm_detokenizer_reset(vkm_detokenizer *d);
+
+/* ---------------------------------------------------------------- sessions */
+
+typedef struct vkm_session vkm_session;
+
+typedef enum vkm_kv_type { VKM_KV_DEFAULT = 0 /* f16 */, VKM_KV_F16 = 1, VKM_KV_F32 = 2 } vkm_kv_type;
+
+typedef struct vkm_session_params {
+    size_t struct_size;
+    uint32_t n_ctx;              /* tokens the KV cache holds; 0: the model's trained context, at most 4096 */
+    uint32_t n_batch;            /* most tokens evaluated in one pass; 0: 512 */
+    vkm_kv_type kv_type;
+    bool audit;                  /* tests: run step by step, poison what a step does not declare as read, check what it did not declare as written */
+    bool profile;                /* collect GPU time by step */
+} vkm_session_params;
+
+VKM_API vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params, vkm_session **session, vkm_error *err);
+VKM_API void vkm_session_destroy(vkm_session *session);
+VKM_API uint32_t vkm_session_n_ctx(const vkm_session *session);
+VKM_API uint32_t vkm_session_n_past(const vkm_session *session);   /* tokens in the KV cache */
+/* Forgets all tokens from position n on (0: everything). */
+VKM_API vkm_result vkm_session_rewind(vkm_session *session, uint32_t n, vkm_error *err);
+
+/* Appends tokens [n_tokens] to the sequence. logits, if not NULL: [n_tokens][n_vocab] f32, every position, written by the call.
+ * Blocks until done. Longer inputs than n_batch are cut into passes. */
+VKM_API vkm_result vkm_session_eval(vkm_session *session, const int32_t *tokens, size_t n_tokens, float *logits, vkm_error *err);
+
+/* Sampling, all on the device, in this order: repetition penalty -> top-k -> top-p -> min-p -> temperature -> draw
+ * (the order of llama.cpp). The draw is an inverse CDF over token ids in ascending order of the survivors, u from Philox-2x32-10 keyed by
+ * `seed` with the position as counter: the same logits and seed give the same token on every device. */
+typedef struct vkm_sampling_params {
+    size_t struct_size;
+    float temperature;           /* <= 0: greedy, lowest id on ties */
+    uint32_t top_k;              /* 0: all */
+    float top_p;                 /* >= 1 or 0: all */
+    float min_p;                 /* 0: off */
+    float repeat_penalty;        /* 0 or 1: off */
+    uint32_t repeat_last_n;      /* 0: 64; at most 256 */
+    uint32_t seed;
+} vkm_sampling_params;
+
+/* Called for every generated token, in order. Return false to stop after this token. */
+typedef bool (*vkm_token_fn)(void *user, int32_t token);
+
+/* Generates up to n_tokens after an eval: samples from the last logits, appends, evaluates, and so on on the device.
+ * Stops at an end-of-generation token (which is reported to on_token) unless ignore_end, at a full context, or when told. *n_generated may be NULL. */
+VKM_API vkm_result vkm_session_generate(vkm_session *session, const vkm_sampling_params *sampling, size_t n_tokens, bool ignore_end,
+                                        vkm_token_fn on_token, void *user, size_t *n_generated, vkm_error *err);
+
+/* Writes the session's current decode (n_tokens 1) or prefill program as text, a line a step: name, variant, workgroups, reads, writes, barriers.
+ * With params.profile also the GPU time of its last run. Returns the length needed, like snprintf. */
+VKM_API size_t vkm_session_print(vkm_session *session, uint32_t n_tokens, char *text, size_t size);
+
+/* The table of kernel variants of the library: a line each "name variant tier requires unavailable-why". Like snprintf. device may be NULL. */
+VKM_API size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
