@@ -1,0 +1,31 @@
+/* Small things every file uses: errors, checked arithmetic, allocation. */
+#ifndef VKM_HOST_BASE_H
+#define VKM_HOST_BASE_H
+
+#include "vkmoe.h"
+#include <stdarg.h>
+
+#define VKM_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Fills err (if any) with r and a formatted sentence; returns r, so `return vkm_fail(err, VKM_ERR_IO, "...")`. */
+vkm_result vkm_fail(vkm_error *err, vkm_result r, const char *fmt, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
+
+/* false on overflow; *out untouched then */
+static inline bool vkm_mul(uint64_t a, uint64_t b, uint64_t *out) { if (a && b > UINT64_MAX / a) return false; *out = a * b; return true; }
+static inline bool vkm_add(uint64_t a, uint64_t b, uint64_t *out) { if (b > UINT64_MAX - a) return false; *out = a + b; return true; }
+static inline uint64_t vkm_align(uint64_t x, uint64_t a) { return (x + a - 1) / a * a; }
+static inline uint32_t vkm_div_up(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
+
+/* A growing text buffer with snprintf's manner: counts what it would need, writes what fits, always terminates when size > 0. */
+typedef struct vkm_text { char *at; size_t size, used; } vkm_text;
+void vkm_textf(vkm_text *t, const char *fmt, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+
+#endif

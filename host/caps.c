@@ -1,0 +1,261 @@
+/* The caps record: filled from a physical device, clamped by a string, printed. */
+#include "internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KV_SLABS_MAX 16
+#define SLABS_MAX 240
+#define RANGE_UNIT 4096
+
+static uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static bool offered(const VkExtensionProperties *extensions, uint32_t n, const char *name)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!strcmp(extensions[i].extensionName, name)) return true;
+    return false;
+}
+
+/* One set holds the workspace, the tables, and as many slabs as are left; a quarter of those for the KV cache. */
+static void split_slabs(struct vkm_caps *caps, const VkPhysicalDeviceLimits *limits)
+{
+    uint32_t n = min_u32(limits->maxPerStageDescriptorStorageBuffers, limits->maxDescriptorSetStorageBuffers);
+    n = min_u32(n, limits->maxPerStageResources);
+    n = n > 4 ? n - 2 : 2;   /* Vulkan promises 4 */
+    caps->kv_slabs = n / 4 < 1 ? 1 : min_u32(n / 4, KV_SLABS_MAX);
+    caps->slabs = min_u32(n - caps->kv_slabs, SLABS_MAX);
+}
+
+static void fill_memory(struct vkm_offer *o)
+{
+    struct vkm_caps *caps = &o->caps;
+    bool all_visible = true;
+    for (uint32_t i = 0; i < o->memory.memoryTypeCount; i++) {
+        const VkMemoryType *type = &o->memory.memoryTypes[i];
+        if ((type->propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) && !(type->propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT)) all_visible = false;
+    }
+    for (uint32_t i = 0; i < o->memory.memoryHeapCount; i++) {
+        const VkMemoryHeap *heap = &o->memory.memoryHeaps[i];
+        if ((heap->flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) && heap->size > caps->heap_bytes) {
+            caps->heap_bytes = heap->size;
+            o->largest_heap = i;
+        }
+    }
+    caps->unified_memory = caps->type == VKM_TYPE_INTEGRATED || caps->type == VKM_TYPE_CPU || all_visible;
+}
+
+/* A queue family that computes and nothing else does not compete with the desktop; else any that computes. Timestamps first. */
+static bool fill_queue(const struct vkm_instance *instance, struct vkm_offer *o, float period)
+{
+    VkQueueFamilyProperties families[32];
+    uint32_t n = VKM_COUNT(families), best = 0;
+    instance->vkGetPhysicalDeviceQueueFamilyProperties(o->physical, &n, families);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || !families[i].queueCount) continue;
+        uint32_t score = 1 + (families[i].timestampValidBits ? 2u : 0u) + (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT ? 0u : 1u);
+        if (score <= best) continue;
+        best = score;
+        o->queue_family = i;
+        o->caps.timestamp_bits = families[i].timestampValidBits;
+        o->caps.timestamp_ns = families[i].timestampValidBits ? period : 0;
+    }
+    return best > 0;
+}
+
+static void set_tier(struct vkm_caps *caps)
+{
+    caps->tier = caps->subgroup && caps->fp16 ? VKM_TIER_FP16 : caps->subgroup ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE;
+}
+
+void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_offer *o)
+{
+    *o = (struct vkm_offer){.physical = physical};
+    struct vkm_caps *caps = &o->caps;
+    VkPhysicalDeviceProperties plain;
+    instance->vkGetPhysicalDeviceProperties(physical, &plain);
+    caps->type = (enum vkm_device_type)plain.deviceType;
+    caps->api_version = plain.apiVersion;
+    caps->vendor_id = plain.vendorID;
+    caps->device_id = plain.deviceID;
+    caps->driver_version = plain.driverVersion;
+    memcpy(caps->pipeline_uuid, plain.pipelineCacheUUID, sizeof caps->pipeline_uuid);
+    memcpy(caps->device_name, plain.deviceName, sizeof caps->device_name);
+    instance->vkGetPhysicalDeviceMemoryProperties(physical, &o->memory);
+    fill_memory(o);
+
+    vkm_text why = {o->unusable_why, sizeof o->unusable_why, 0};
+    uint32_t api = min_u32(plain.apiVersion, VKM_API_VERSION);
+    if (api < VK_API_VERSION_1_1) {   /* the structs below are not for it */
+        vkm_textf(&why, "needs Vulkan 1.1, has %u.%u", VK_API_VERSION_MAJOR(plain.apiVersion), VK_API_VERSION_MINOR(plain.apiVersion));
+        return;
+    }
+    uint32_t n = 0;
+    VkExtensionProperties *extensions = NULL;
+    if (instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL) == VK_SUCCESS && n) extensions = malloc(n * sizeof *extensions);
+    if (!extensions || instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions) < 0) n = 0;
+    /* Core from version `core` on, an extension before: whether there is one, and if it takes the extension, that it gets enabled. */
+#define OFFERED(core, name) (api >= (core) || (offered(extensions, n, name) && (o->extensions[o->n_extensions++] = (name))))
+#define NEVER_CORE UINT32_MAX
+    bool has_timeline = OFFERED(VK_API_VERSION_1_2, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME);
+    bool has_float16 = OFFERED(VK_API_VERSION_1_2, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME);
+    bool has_driver = OFFERED(VK_API_VERSION_1_2, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME);
+    bool has_subgroup_size = OFFERED(VK_API_VERSION_1_3, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    caps->memory_budget = OFFERED(NEVER_CORE, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    (void)OFFERED(NEVER_CORE, "VK_KHR_portability_subset");   /* where offered it must be enabled */
+    caps->pipeline_statistics = offered(extensions, n, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+    free(extensions);
+
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = has_driver ? &driver : NULL};
+    VkPhysicalDeviceMaintenance3Properties maintenance3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance3};
+    instance->vkGetPhysicalDeviceProperties2(physical, &properties);
+
+    struct vkm_features f = {
+        .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f.storage16},
+        .storage16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES},
+        .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES},
+        .timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES},
+        .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES},
+    };
+    void **next = &f.storage16.pNext;
+    if (has_float16) *next = &f.float16, next = &f.float16.pNext;
+    if (has_timeline) *next = &f.timeline, next = &f.timeline.pNext;
+    if (has_subgroup_size) *next = &f.subgroup_size;
+    instance->vkGetPhysicalDeviceFeatures2(physical, &f.base);
+
+    const VkPhysicalDeviceLimits *limits = &properties.properties.limits;
+    caps->driver_id = driver.driverID;
+    vkm_textf(&(vkm_text){caps->driver_name, sizeof caps->driver_name, 0}, "%s", driver.driverName);
+    vkm_textf(&(vkm_text){caps->driver_info, sizeof caps->driver_info, 0}, "%s", driver.driverInfo);
+    caps->storage_range = min_u64(limits->maxStorageBufferRange, maintenance3.maxMemoryAllocationSize) / RANGE_UNIT * RANGE_UNIT;
+    caps->copy_align = 16;
+    if (limits->nonCoherentAtomSize > caps->copy_align) caps->copy_align = limits->nonCoherentAtomSize;
+    if (limits->optimalBufferCopyOffsetAlignment > caps->copy_align) caps->copy_align = limits->optimalBufferCopyOffsetAlignment;
+    caps->invocations = limits->maxComputeWorkGroupInvocations;
+    caps->shared_bytes = limits->maxComputeSharedMemorySize;
+    caps->workgroup_size_x = limits->maxComputeWorkGroupSize[0];
+    o->max_size_y = limits->maxComputeWorkGroupSize[1];
+    caps->workgroups_x = limits->maxComputeWorkGroupCount[0];
+    caps->workgroups_y = limits->maxComputeWorkGroupCount[1];
+    caps->workgroups_z = limits->maxComputeWorkGroupCount[2];
+    split_slabs(caps, limits);
+    o->max_allocation = maintenance3.maxMemoryAllocationSize;
+    o->atom = limits->nonCoherentAtomSize ? limits->nonCoherentAtomSize : 1;
+
+    const VkSubgroupFeatureFlags operations = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT |
+                                              VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
+    caps->subgroup = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && (subgroup.supportedOperations & operations) == operations && subgroup.subgroupSize > 1;
+    caps->subgroup_size = caps->subgroup ? subgroup.subgroupSize : 1;
+    caps->fp16 = f.float16.shaderFloat16 && f.storage16.storageBuffer16BitAccess;
+    o->full_subgroups = f.subgroup_size.computeFullSubgroups;
+    set_tier(caps);
+
+    if (!fill_queue(instance, o, limits->timestampPeriod)) vkm_textf(&why, "has no compute queue");
+    else if (!f.timeline.timelineSemaphore) vkm_textf(&why, "needs timeline semaphores (Vulkan 1.2 or VK_KHR_timeline_semaphore)");
+    else if (!f.base.features.shaderStorageBufferArrayDynamicIndexing) vkm_textf(&why, "needs the feature shaderStorageBufferArrayDynamicIndexing");
+    else if (!caps->heap_bytes) vkm_textf(&why, "has no device-local memory");
+}
+
+void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
+{
+    *f = (struct vkm_features){
+        .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f->timeline, .features = {.shaderStorageBufferArrayDynamicIndexing = VK_TRUE}},
+        .timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .timelineSemaphore = VK_TRUE},
+        .storage16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES, .storageBuffer16BitAccess = VK_TRUE},
+        .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .pNext = &f->storage16, .shaderFloat16 = VK_TRUE},
+        .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = VK_TRUE},
+    };
+    void **next = &f->timeline.pNext;
+    if (offer->caps.fp16) *next = &f->float16, next = &f->storage16.pNext;
+    if (offer->full_subgroups) *next = &f->subgroup_size;
+}
+
+/* ------------------------------------------------ clamping */
+
+static void clamp_u32(uint32_t *value, uint64_t to) { if (to < *value) *value = (uint32_t)to; }
+static void clamp_u64(uint64_t *value, uint64_t to) { if (to < *value) *value = to; }
+
+static void clamp_tier(struct vkm_caps *caps, enum vkm_tier tier)
+{
+    if (tier < VKM_TIER_FP16) caps->fp16 = false;
+    if (tier < VKM_TIER_SUBGROUP) {
+        caps->subgroup = false;
+        caps->subgroup_size = 1;
+        clamp_u32(&caps->invocations, 128);
+        clamp_u32(&caps->shared_bytes, 16384);
+    }
+    set_tier(caps);
+}
+
+static vkm_result clamp_number(struct vkm_caps *caps, const char *key, const char *text, vkm_error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    uint64_t value = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    if (!end || *end || errno || !value) return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: \"%s=%s\" needs a number above 0", key, text);
+    if (!strcmp(key, "range")) {
+        if (value < RANGE_UNIT) return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: range=%s is below %d bytes", text, RANGE_UNIT);
+        clamp_u64(&caps->storage_range, value / RANGE_UNIT * RANGE_UNIT);
+    } else if (!strcmp(key, "shared")) clamp_u32(&caps->shared_bytes, value);
+    else if (!strcmp(key, "invocations")) clamp_u32(&caps->invocations, value), clamp_u32(&caps->workgroup_size_x, value);
+    else if (!strcmp(key, "slabs")) clamp_u32(&caps->slabs, value);
+    else if (!strcmp(key, "kv_slabs")) clamp_u32(&caps->kv_slabs, value);
+    else if (!strcmp(key, "heap")) clamp_u64(&caps->heap_bytes, value);
+    else return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown limit \"%s\" (range, shared, invocations, slabs, kv_slabs, heap)", key);
+    return VKM_OK;
+}
+
+const char *vkm_tier_name(enum vkm_tier tier)
+{
+    static const char *const names[VKM_TIER_COUNT] = {"baseline", "subgroup", "fp16"};
+    return (uint32_t)tier < VKM_TIER_COUNT ? names[tier] : "unknown";
+}
+
+static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
+{
+    char *equals = strchr(word, '=');
+    if (equals) {
+        *equals = 0;
+        return clamp_number(caps, word, equals + 1, err);
+    }
+    for (enum vkm_tier tier = 0; tier < VKM_TIER_COUNT; tier++)
+        if (!strcmp(word, vkm_tier_name(tier))) return clamp_tier(caps, tier), VKM_OK;
+    if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
+    if (!strcmp(word, "all")) return VKM_OK;
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, staged, or limit=number)", word);
+}
+
+vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)
+{
+    struct vkm_caps copy = *caps;   /* untouched on failure */
+    char word[128];
+    for (const char *at = clamp ? clamp : ""; *at;) {
+        size_t n = strcspn(at, ",");
+        if (!n || n >= sizeof word) return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: empty or too long word in \"%s\"", clamp);
+        memcpy(word, at, n);
+        word[n] = 0;
+        vkm_result r = clamp_word(&copy, word, err);
+        if (r) return r;
+        at += n;
+        if (*at == ',' && !*++at) return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: \"%s\" ends in a comma", clamp);
+    }
+    *caps = copy;
+    return VKM_OK;
+}
+
+/* ------------------------------------------------ printing */
+
+void vkm_caps_print(const struct vkm_caps *caps, vkm_text *out)
+{
+    if (caps->subgroup) vkm_textf(out, "subgroup %u, ", caps->subgroup_size);
+    else vkm_textf(out, "no subgroup operations, ");
+    if (caps->fp16) vkm_textf(out, "fp16, ");
+    uint64_t range = caps->storage_range;
+    if (range >= 1 << 20) vkm_textf(out, "%llu MiB storage range, ", (unsigned long long)(range >> 20));
+    else vkm_textf(out, "%llu KiB storage range, ", (unsigned long long)(range >> 10));
+    vkm_textf(out, "%u KiB shared, %u invocations, %u+%u slabs%s", caps->shared_bytes >> 10, caps->invocations, caps->slabs, caps->kv_slabs,
+              caps->unified_memory ? ", unified memory" : "");
+}

@@ -1,0 +1,289 @@
+/* Modules to pipelines, one layout for all, and the descriptor sets they read. */
+#include "internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------ layout and cache */
+
+enum { BIND_SLABS, BIND_WORKSPACE, BIND_KV, BIND_TABLES, BIND_COUNT };
+
+vkm_result vkm_kernels_create(vkm_device *device, vkm_error *err)
+{
+    const struct vkm_caps *caps = &device->caps;
+    uint32_t counts[BIND_COUNT] = {[BIND_SLABS] = caps->slabs, [BIND_WORKSPACE] = 1, [BIND_KV] = caps->kv_slabs, [BIND_TABLES] = 1};
+    VkDescriptorSetLayoutBinding bindings[BIND_COUNT];
+    for (uint32_t i = 0; i < BIND_COUNT; i++)
+        bindings[i] = (VkDescriptorSetLayoutBinding){
+            .binding = i, .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = counts[i], .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
+    VkResult r = device->vk.vkCreateDescriptorSetLayout(device->handle, &(VkDescriptorSetLayoutCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = BIND_COUNT, .pBindings = bindings}, NULL, &device->set_layout);
+    if (r == VK_SUCCESS)
+        r = device->vk.vkCreatePipelineLayout(device->handle, &(VkPipelineLayoutCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1, .pSetLayouts = &device->set_layout,
+            .pushConstantRangeCount = 1, .pPushConstantRanges = &(VkPushConstantRange){.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = VKM_PUSH_BYTES},
+        }, NULL, &device->pipeline_layout);
+    void *data = NULL;
+    size_t bytes = 0;
+    if (device->cache_path) vkm_cache_load(device, &data, &bytes);
+    if (r == VK_SUCCESS)
+        r = device->vk.vkCreatePipelineCache(device->handle, &(VkPipelineCacheCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = bytes, .pInitialData = data}, NULL, &device->pipeline_cache);
+    free(data);
+    return r == VK_SUCCESS ? VKM_OK : vkm_fail_vk(device, err, r, "making the pipeline layout of %s", caps->device_name);
+}
+
+void vkm_kernels_destroy(vkm_device *device)
+{
+    vkm_error e;
+    if (device->cache_path && device->cache_dirty && !device->lost && vkm_kernels_save_cache(device, &e))
+        vkm_logf(device, VKM_LOG_WARN, "the pipeline cache is not saved: %s", e.message);
+    for (uint32_t i = 0; i < device->n_kernel_slots; i++) {
+        if (!device->kernels[i]) continue;
+        device->vk.vkDestroyPipeline(device->handle, device->kernels[i]->pipeline, NULL);
+        free(device->kernels[i]);
+    }
+    free(device->kernels);
+    device->vk.vkDestroyPipelineCache(device->handle, device->pipeline_cache, NULL);
+    device->vk.vkDestroyPipelineLayout(device->handle, device->pipeline_layout, NULL);
+    device->vk.vkDestroyDescriptorSetLayout(device->handle, device->set_layout, NULL);
+}
+
+vkm_result vkm_kernels_save_cache(vkm_device *device, vkm_error *err)
+{
+    vkm_result alive = vkm_device_alive(device, err);
+    if (alive) return alive;
+    if (!device->cache_path) return vkm_fail(err, VKM_ERR_ARGUMENT, "saving the pipeline cache: the device was made without cache_path");
+    size_t bytes = 0;
+    VkResult r = device->vk.vkGetPipelineCacheData(device->handle, device->pipeline_cache, &bytes, NULL);
+    void *data = r == VK_SUCCESS ? malloc(bytes ? bytes : 1) : NULL;
+    if (r == VK_SUCCESS && !data) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "saving the pipeline cache");
+    if (r == VK_SUCCESS) r = device->vk.vkGetPipelineCacheData(device->handle, device->pipeline_cache, &bytes, data);
+    vkm_result result = r == VK_SUCCESS ? vkm_cache_save(device, data, bytes, err) : vkm_fail_vk(device, err, r, "reading the pipeline cache");
+    free(data);
+    if (!result) device->cache_dirty = false;
+    return result;
+}
+
+/* ------------------------------------------------ kernels */
+
+static uint64_t hash_key(const struct vkm_module *module, const uint32_t *spec, uint32_t n_spec)
+{
+    uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)(module - vkm_modules);
+    h = (h ^ n_spec) * 0x100000001b3u;
+    for (uint32_t i = 0; i < n_spec; i++) h = (h ^ spec[i]) * 0x100000001b3u;
+    return h ^ h >> 32;
+}
+
+/* The slot that has the key, or the empty one where it goes. */
+static struct vkm_kernel **find_slot(struct vkm_kernel **slots, uint32_t n, const struct vkm_module *module, const uint32_t *spec, uint32_t n_spec)
+{
+    for (uint64_t i = hash_key(module, spec, n_spec);; i++) {
+        struct vkm_kernel **slot = &slots[i & (n - 1)], *k = *slot;
+        if (!k || (k->module == module && k->n_spec == n_spec && !memcmp(k->spec, spec, n_spec * sizeof *spec))) return slot;
+    }
+}
+
+/* Keeps a quarter of the slots free. */
+static bool grow_table(vkm_device *device)
+{
+    if (device->n_kernels + 1 <= device->n_kernel_slots / 4 * 3) return true;
+    uint32_t n = device->n_kernel_slots ? device->n_kernel_slots * 2 : 64;
+    struct vkm_kernel **slots = calloc(n, sizeof *slots);
+    if (!slots) return false;
+    for (uint32_t i = 0; i < device->n_kernel_slots; i++) {
+        struct vkm_kernel *k = device->kernels[i];
+        if (k) *find_slot(slots, n, k->module, k->spec, k->n_spec) = k;
+    }
+    free(device->kernels);
+    device->kernels = slots;
+    device->n_kernel_slots = n;
+    return true;
+}
+
+static vkm_result find_module(const vkm_device *device, const char *name, const char *variant, const struct vkm_module **module, vkm_error *err)
+{
+    const struct vkm_module *best = NULL, *left_out = NULL, *above = NULL;
+    for (size_t i = 0; i < vkm_module_count; i++) {
+        const struct vkm_module *m = &vkm_modules[i];
+        if (strcmp(m->name, name) || strcmp(m->variant, variant)) continue;
+        if (m->tier > device->caps.tier) above = m;
+        else if (!m->words) left_out = m;
+        else if (!best || m->tier > best->tier) best = m;
+    }
+    const char *colon = *variant ? ":" : "";
+    if (!best && left_out) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
+    if (!best && above)
+        return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s needs tier %s; %s has %s", name, colon, variant, vkm_tier_name(above->tier),
+                        device->caps.device_name, vkm_tier_name(device->caps.tier));
+    if (!best) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "there is no kernel %s%s%s", name, colon, variant);
+    *module = best;
+    return VKM_OK;
+}
+
+static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
+{
+    VkShaderModule module;
+    VkResult r = device->vk.vkCreateShaderModule(device->handle, &(VkShaderModuleCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->n_words * 4, .pCode = k->module->words}, NULL, &module);
+    if (r != VK_SUCCESS) return r;
+    uint32_t values[VKM_SPEC_FIRST + VKM_SPEC_MAX] = {device->caps.slabs, device->caps.kv_slabs};
+    uint32_t n = VKM_SPEC_FIRST + k->n_spec;
+    memcpy(values + VKM_SPEC_FIRST, k->spec, k->n_spec * sizeof *values);
+    VkSpecializationMapEntry entries[VKM_SPEC_FIRST + VKM_SPEC_MAX];
+    for (uint32_t i = 0; i < n; i++) entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
+    /* Kernels of the subgroup tiers take invocation % subgroup_size for the lane, which needs every subgroup full. */
+    bool full = device->offer.full_subgroups && k->module->tier >= VKM_TIER_SUBGROUP && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
+    r = device->vk.vkCreateComputePipelines(device->handle, device->pipeline_cache, 1, &(VkComputePipelineCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT,
+        .stage = {
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+            .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
+            .stage = VK_SHADER_STAGE_COMPUTE_BIT, .module = module, .pName = "main",
+            .pSpecializationInfo = &(VkSpecializationInfo){.mapEntryCount = n, .pMapEntries = entries, .dataSize = n * sizeof *values, .pData = values},
+        },
+        .layout = device->pipeline_layout,
+    }, NULL, &k->pipeline);
+    device->vk.vkDestroyShaderModule(device->handle, module, NULL);
+    return r;
+}
+
+static void name_variant(struct vkm_kernel *k)
+{
+    vkm_text t = {k->variant, sizeof k->variant, 0};
+    vkm_textf(&t, "%s%s%s", k->module->variant, *k->module->variant ? ":" : "", vkm_tier_name(k->module->tier));
+    for (uint32_t i = 0; i < k->n_spec; i++) vkm_textf(&t, "%c%u", i ? ',' : ' ', k->spec[i]);
+}
+
+vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *variant, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err)
+{
+    vkm_result r = vkm_device_alive(device, err);
+    if (r) return r;
+    if (!variant) variant = "";
+    if (n_spec > VKM_SPEC_MAX) return vkm_fail(err, VKM_ERR_ARGUMENT, "kernel %s: %u specialisation constants, at most %d", name, n_spec, VKM_SPEC_MAX);
+    const struct vkm_module *module;
+    if ((r = find_module(device, name, variant, &module, err))) return r;
+    if (!grow_table(device)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
+    struct vkm_kernel **slot = find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec);
+    if (*slot) {
+        *kernel = *slot;
+        return VKM_OK;
+    }
+    const struct vkm_caps *caps = &device->caps;
+    uint32_t x = n_spec > 0 ? spec[0] : 1, y = n_spec > 1 ? spec[1] : 1;
+    if (!x || !y || (uint64_t)x * y > caps->invocations || x > caps->workgroup_size_x || y > device->offer.max_size_y)
+        return vkm_fail(err, VKM_ERR_LIMIT, "kernel %s %s: a workgroup of %u x %u; %s has %u invocations", name, variant, x, y, caps->device_name, caps->invocations);
+    struct vkm_kernel *k = calloc(1, sizeof *k);
+    if (!k) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
+    k->module = module;
+    k->n_spec = n_spec;
+    if (n_spec) memcpy(k->spec, spec, n_spec * sizeof *spec);
+    name_variant(k);
+    VkResult vr = make_pipeline(device, k);
+    if (vr != VK_SUCCESS) {
+        r = vkm_fail_vk(device, err, vr, "compiling kernel %s %s", name, k->variant);
+        free(k);
+        return r;
+    }
+    char label[160];
+    vkm_textf(&(vkm_text){label, sizeof label, 0}, "%s %s", name, k->variant);
+    vkm_object_name(device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)k->pipeline, label);
+    device->cache_dirty = true;
+    device->n_kernels++;
+    *kernel = *slot = k;
+    return VKM_OK;
+}
+
+const char *vkm_kernel_name(const vkm_kernel *kernel) { return kernel->module->name; }
+
+const char *vkm_kernel_variant(const vkm_kernel *kernel) { return kernel->variant; }
+
+size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size)
+{
+    vkm_text t = {text, size, 0};
+    if (size) *text = 0;
+    vkm_textf(&t, "%-24s %-16s %-10s %s\n", "name", "variant", "tier", "unavailable because");
+    for (size_t i = 0; i < vkm_module_count; i++) {
+        const struct vkm_module *m = &vkm_modules[i];
+        vkm_textf(&t, "%-24s %-16s %-10s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier));
+        if (!m->words) vkm_textf(&t, "left out of this build: its glslang is too old\n");
+        else if (device && m->tier > device->caps.tier) vkm_textf(&t, "the device has tier %s\n", vkm_tier_name(device->caps.tier));
+        else vkm_textf(&t, "-\n");
+    }
+    return t.used;
+}
+
+/* ------------------------------------------------ bindings */
+
+static void describe(struct vkm_bindings *b, VkWriteDescriptorSet *write, VkDescriptorBufferInfo *infos, uint32_t binding, vkm_buffer *const *buffers, uint32_t n, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        infos[i] = (VkDescriptorBufferInfo){.buffer = (i < n ? buffers[i] : n ? buffers[0] : b->workspace)->handle, .range = VK_WHOLE_SIZE};
+    *write = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = b->set, .dstBinding = binding, .descriptorCount = count,
+                                    .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = infos};
+}
+
+static vkm_result check_bindable(const vkm_device *device, const vkm_buffer *b, vkm_error *err)
+{
+    if (!b) return vkm_fail(err, VKM_ERR_ARGUMENT, "bindings: a buffer is NULL");
+    if (b->device != device) return vkm_fail(err, VKM_ERR_ARGUMENT, "bindings: buffer %s is of another device", b->name);
+    if (b->bytes > device->caps.storage_range) return vkm_fail(err, VKM_ERR_LIMIT, "bindings: buffer %s is larger than the storage range", b->name);
+    return VKM_OK;
+}
+
+vkm_result vkm_bindings_create(vkm_device *device, vkm_buffer *workspace, vkm_buffer *tables, vkm_buffer *const *slabs, uint32_t n_slabs,
+                               vkm_buffer *const *kv, uint32_t n_kv, vkm_bindings **out, vkm_error *err)
+{
+    const struct vkm_caps *caps = &device->caps;
+    vkm_result r = vkm_device_alive(device, err);
+    if (r) return r;
+    if (n_slabs > caps->slabs) return vkm_fail(err, VKM_ERR_LIMIT, "bindings: %u slabs; one set of %s has %u", n_slabs, caps->device_name, caps->slabs);
+    if (n_kv > caps->kv_slabs) return vkm_fail(err, VKM_ERR_LIMIT, "bindings: %u KV buffers; one set of %s has %u", n_kv, caps->device_name, caps->kv_slabs);
+    r = check_bindable(device, workspace, err);
+    if (!r && tables) r = check_bindable(device, tables, err);
+    for (uint32_t i = 0; !r && i < n_slabs; i++) r = check_bindable(device, slabs[i], err);
+    for (uint32_t i = 0; !r && i < n_kv; i++) r = check_bindable(device, kv[i], err);
+    if (r) return r;
+
+    uint32_t n = caps->slabs + caps->kv_slabs + 2;
+    struct vkm_bindings *b = calloc(1, sizeof *b + n_kv * sizeof *b->kv);
+    VkDescriptorBufferInfo *infos = calloc(n, sizeof *infos);
+    if (!b || !infos) {
+        free(b), free(infos);
+        return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making bindings");
+    }
+    b->device = device;
+    b->workspace = workspace;
+    b->n_kv = n_kv;
+    if (n_kv) memcpy(b->kv, kv, n_kv * sizeof *kv);
+    VkResult vr = device->vk.vkCreateDescriptorPool(device->handle, &(VkDescriptorPoolCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = 1, .poolSizeCount = 1,
+        .pPoolSizes = &(VkDescriptorPoolSize){.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = n}}, NULL, &b->pool);
+    if (vr == VK_SUCCESS)
+        vr = device->vk.vkAllocateDescriptorSets(device->handle, &(VkDescriptorSetAllocateInfo){
+            .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO, .descriptorPool = b->pool, .descriptorSetCount = 1, .pSetLayouts = &device->set_layout}, &b->set);
+    if (vr != VK_SUCCESS) {
+        r = vkm_fail_vk(device, err, vr, "making bindings of %u buffers", n);
+        vkm_bindings_destroy(b);
+        free(infos);
+        return r;
+    }
+    VkWriteDescriptorSet writes[BIND_COUNT];
+    VkDescriptorBufferInfo *at = infos;
+    describe(b, &writes[BIND_SLABS], at, BIND_SLABS, slabs, n_slabs, caps->slabs);
+    describe(b, &writes[BIND_KV], at += caps->slabs, BIND_KV, kv, n_kv, caps->kv_slabs);
+    describe(b, &writes[BIND_WORKSPACE], at += caps->kv_slabs, BIND_WORKSPACE, &workspace, 1, 1);
+    describe(b, &writes[BIND_TABLES], at + 1, BIND_TABLES, &tables, tables ? 1 : 0, 1);
+    device->vk.vkUpdateDescriptorSets(device->handle, BIND_COUNT, writes, 0, NULL);
+    free(infos);
+    *out = b;
+    return VKM_OK;
+}
+
+void vkm_bindings_destroy(vkm_bindings *b)
+{
+    if (!b) return;
+    vkm_queue_idle(b->device, NULL);
+    b->device->vk.vkDestroyDescriptorPool(b->device->handle, b->pool, NULL);
+    free(b);
+}

@@ -1,0 +1,174 @@
+/* Buffers, each with its own allocation, from the first memory type that has room. */
+#include "internal.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOCAL    VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT
+#define VISIBLE  VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT
+#define COHERENT VK_MEMORY_PROPERTY_HOST_COHERENT_BIT
+#define CACHED   VK_MEMORY_PROPERTY_HOST_CACHED_BIT
+/* Needs a feature, a flag or a use that we do not have. */
+#define NEVER (VK_MEMORY_PROPERTY_PROTECTED_BIT | VK_MEMORY_PROPERTY_LAZILY_ALLOCATED_BIT | VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD | \
+               VK_MEMORY_PROPERTY_DEVICE_UNCACHED_BIT_AMD | VK_MEMORY_PROPERTY_RDMA_CAPABLE_BIT_NV)
+
+/* Preferences, best first; a type that fits several counts at the first. The last ones keep us running, slower, where device memory is full. */
+struct preference { VkMemoryPropertyFlags with, without; };
+static const struct preference device_memory[] = {{LOCAL, VISIBLE}, {LOCAL, 0}, {0, 0}};
+static const struct preference unified_memory[] = {{LOCAL | VISIBLE | COHERENT, 0}, {VISIBLE | COHERENT, 0}, {LOCAL, 0}};
+static const struct preference readback_memory[] = {{VISIBLE | COHERENT | CACHED, LOCAL}, {VISIBLE | COHERENT | CACHED, 0}, {VISIBLE | CACHED, 0}, {VISIBLE | COHERENT, 0}};
+
+static uint32_t order_types(const VkPhysicalDeviceMemoryProperties *memory, uint32_t allowed, const struct preference *wanted, size_t n_wanted, uint32_t *order)
+{
+    uint32_t n = 0;
+    for (size_t w = 0; w < n_wanted; w++)
+        for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
+            VkMemoryPropertyFlags flags = memory->memoryTypes[i].propertyFlags;
+            if (!(allowed >> i & 1) || (flags & NEVER) || (flags & wanted[w].with) != wanted[w].with || (flags & wanted[w].without)) continue;
+            allowed &= ~(1u << i);
+            order[n++] = i;
+        }
+    return n;
+}
+
+uint64_t vkm_device_allocated(const vkm_device *device)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < VK_MAX_MEMORY_HEAPS; i++) sum += device->allocated[i];
+    return sum;
+}
+
+uint64_t vkm_device_budget(const vkm_device *device)
+{
+    uint32_t heap = device->offer.largest_heap;
+    uint64_t size = device->caps.heap_bytes, used = device->allocated[heap];
+    uint64_t left = size > used ? size - used : 0;
+    if (device->caps.memory_budget) {
+        VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+        device->instance.vkGetPhysicalDeviceMemoryProperties2(device->offer.physical,
+            &(VkPhysicalDeviceMemoryProperties2){.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, .pNext = &budget});
+        uint64_t other = budget.heapBudget[heap] > budget.heapUsage[heap] ? budget.heapBudget[heap] - budget.heapUsage[heap] : 0;
+        if (budget.heapBudget[heap] && other < left) left = other;
+    }
+    return left;
+}
+
+/* Tries the types in order. VK_ERROR_OUT_OF_DEVICE_MEMORY when none has room. */
+static VkResult allocate(vkm_device *device, vkm_buffer *buffer, const VkMemoryRequirements *needs, const uint32_t *order, uint32_t n, uint32_t *type)
+{
+    VkResult r = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    for (uint32_t i = 0; i < n && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++) {
+        uint32_t heap = device->offer.memory.memoryTypes[order[i]].heapIndex;
+        if (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap]) continue;
+        r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
+            .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .allocationSize = needs->size, .memoryTypeIndex = order[i]}, NULL, &buffer->memory);
+        if (r != VK_SUCCESS) continue;
+        buffer->heap = heap;
+        buffer->allocated = needs->size;
+        device->allocated[heap] += needs->size;
+        *type = order[i];
+    }
+    return r;
+}
+
+static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_error *err)
+{
+    vkm_device *device = b->device;
+    VkResult r = device->vk.vkCreateBuffer(device->handle, &(VkBufferCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = vkm_align(b->bytes, 16),   /* kernels view it as uvec4[] */
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+    }, NULL, &b->handle);
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
+    VkMemoryRequirements needs;
+    device->vk.vkGetBufferMemoryRequirements(device->handle, b->handle, &needs);
+    bool readback = kind == VKM_BUFFER_READBACK, unified = device->caps.unified_memory;
+    if (readback) needs.size = vkm_align(needs.size, device->offer.atom);   /* flushes are of whole atoms */
+
+    uint32_t order[VK_MAX_MEMORY_TYPES], type = 0;
+    uint32_t n = readback ? order_types(&device->offer.memory, needs.memoryTypeBits, readback_memory, VKM_COUNT(readback_memory), order)
+               : unified  ? order_types(&device->offer.memory, needs.memoryTypeBits, unified_memory, VKM_COUNT(unified_memory), order)
+                          : order_types(&device->offer.memory, needs.memoryTypeBits, device_memory, VKM_COUNT(device_memory), order);
+    r = allocate(device, b, &needs, order, n, &type);
+    if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "%s has no room for buffer %s of %llu bytes (budget %llu, allocated %llu)", device->caps.device_name,
+                        b->name, (unsigned long long)needs.size, (unsigned long long)vkm_device_budget(device), (unsigned long long)vkm_device_allocated(device));
+    if (r == VK_SUCCESS) r = device->vk.vkBindBufferMemory(device->handle, b->handle, b->memory, 0);
+    VkMemoryPropertyFlags flags = device->offer.memory.memoryTypes[type].propertyFlags;
+    b->coherent = flags & COHERENT;
+    if (r == VK_SUCCESS && (readback || (unified && b->coherent)) && (flags & VISIBLE))
+        r = device->vk.vkMapMemory(device->handle, b->memory, 0, VK_WHOLE_SIZE, 0, &b->map);
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "allocating buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
+    vkm_object_name(device, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->handle, b->name);
+    return VKM_OK;
+}
+
+vkm_result vkm_buffer_create(vkm_device *device, enum vkm_buffer_kind kind, uint64_t bytes, const char *name, vkm_buffer **buffer, vkm_error *err)
+{
+    if (!name) name = "unnamed";
+    vkm_result alive = vkm_device_alive(device, err);
+    if (alive) return alive;
+    if (!bytes) return vkm_fail(err, VKM_ERR_ARGUMENT, "buffer %s has no bytes", name);
+    uint64_t most = kind == VKM_BUFFER_READBACK ? device->offer.max_allocation : device->caps.storage_range;
+    if (bytes > most)
+        return vkm_fail(err, VKM_ERR_LIMIT, "buffer %s of %llu bytes is larger than %s's %s of %llu", name, (unsigned long long)bytes, device->caps.device_name,
+                        kind == VKM_BUFFER_READBACK ? "maxMemoryAllocationSize" : "storage range", (unsigned long long)most);
+    vkm_buffer *b = calloc(1, sizeof *b);
+    if (!b) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making buffer %s", name);
+    b->device = device;
+    b->bytes = bytes;
+    snprintf(b->name, sizeof b->name, "%s", name);
+    vkm_result r = fill_buffer(b, kind, err);
+    if (r) vkm_buffer_destroy(b);
+    else *buffer = b;
+    return r;
+}
+
+void vkm_buffer_destroy(vkm_buffer *b)
+{
+    if (!b) return;
+    vkm_device *device = b->device;
+    if (b->memory) vkm_queue_idle(device, NULL);
+    device->vk.vkDestroyBuffer(device->handle, b->handle, NULL);
+    device->vk.vkFreeMemory(device->handle, b->memory, NULL);   /* unmaps too */
+    device->allocated[b->heap] -= b->allocated;
+    free(b);
+}
+
+uint64_t vkm_buffer_size(const vkm_buffer *buffer) { return buffer->bytes; }
+
+void *vkm_buffer_map(vkm_buffer *buffer) { return buffer->map; }
+
+/* [offset, offset + bytes) in whole atoms; the allocation is a multiple of them. */
+static VkMappedMemoryRange atoms(const vkm_buffer *b, uint64_t offset, uint64_t bytes)
+{
+    uint64_t atom = b->device->offer.atom, begin = offset / atom * atom, end = vkm_align(offset + bytes, atom);
+    return (VkMappedMemoryRange){.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = b->memory, .offset = begin,
+                                 .size = end < b->allocated ? end - begin : VK_WHOLE_SIZE};
+}
+
+static vkm_result check_mapped(const vkm_buffer *b, uint64_t offset, uint64_t bytes, vkm_error *err)
+{
+    if (!b->map) return vkm_fail(err, VKM_ERR_ARGUMENT, "buffer %s is not mapped", b->name);
+    if (offset > b->bytes || bytes > b->bytes - offset)
+        return vkm_fail(err, VKM_ERR_ARGUMENT, "%llu bytes at %llu are outside buffer %s", (unsigned long long)bytes, (unsigned long long)offset, b->name);
+    return VKM_OK;
+}
+
+vkm_result vkm_buffer_invalidate(vkm_buffer *b, uint64_t offset, uint64_t bytes, vkm_error *err)
+{
+    vkm_result r = check_mapped(b, offset, bytes, err);
+    if (r || b->coherent || !bytes) return r;
+    VkMappedMemoryRange range = atoms(b, offset, bytes);
+    VkResult vr = b->device->vk.vkInvalidateMappedMemoryRanges(b->device->handle, 1, &range);
+    return vr == VK_SUCCESS ? VKM_OK : vkm_fail_vk(b->device, err, vr, "reading buffer %s", b->name);
+}
+
+vkm_result vkm_buffer_flush(vkm_buffer *b, uint64_t offset, uint64_t bytes, vkm_error *err)
+{
+    vkm_result r = check_mapped(b, offset, bytes, err);
+    if (r || b->coherent || !bytes) return r;
+    VkMappedMemoryRange range = atoms(b, offset, bytes);
+    VkResult vr = b->device->vk.vkFlushMappedMemoryRanges(b->device->handle, 1, &range);
+    return vr == VK_SUCCESS ? VKM_OK : vkm_fail_vk(b->device, err, vr, "writing buffer %s", b->name);
+}

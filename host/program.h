@@ -1,0 +1,67 @@
+/* A program is a flat list of steps. Built once; then submitted, timed, printed or audited. Barriers are derived here from what steps declare, never written by hand. */
+#ifndef VKM_HOST_PROGRAM_H
+#define VKM_HOST_PROGRAM_H
+
+#include "kernel.h"
+
+/* The buffers that steps of one program use: descriptor set 0 of kernel.h. `slabs` and `kv` longer than the caps' arrays are refused; shorter arrays are
+ * filled up with their first entry (or the workspace if empty). A program may use several sets, one for a group of layers. All share workspace and tables. */
+typedef struct vkm_bindings vkm_bindings;
+vkm_result vkm_bindings_create(vkm_device *device, vkm_buffer *workspace, vkm_buffer *tables, vkm_buffer *const *slabs, uint32_t n_slabs,
+                               vkm_buffer *const *kv, uint32_t n_kv, vkm_bindings **bindings, vkm_error *err);
+void vkm_bindings_destroy(vkm_bindings *bindings);
+
+/* A range that a step touches: bytes [begin, end) of the workspace (NULL) or of a KV buffer. Weights and tables are read-only and not declared. */
+struct vkm_range { vkm_buffer *buffer; uint64_t begin, end; };
+#define VKM_STEP_RANGES 8
+
+struct vkm_step {
+    const vkm_kernel *kernel;
+    const vkm_bindings *bindings;      /* borrowed until the program is destroyed */
+    const char *label;                 /* "blk.3.moe_gate_up"; copied */
+    uint32_t push[VKM_PUSH_BYTES / 4];
+    uint32_t push_bytes;
+    uint32_t groups[3];                /* workgroups; for an indirect step the most that it may be (print, cost) */
+    bool indirect;                     /* workgroups from three u32 at indirect_offset of the workspace, declared as read automatically */
+    uint64_t indirect_offset;
+    uint32_t n_reads, n_writes;
+    struct vkm_range reads[VKM_STEP_RANGES], writes[VKM_STEP_RANGES];
+    uint32_t concurrent;               /* nonzero: neighbouring steps of the same value write disjoint parts of what they declare; no barrier between them */
+    uint64_t bytes, flops;             /* counted from what the kernel must move and do: cost and roofline; an estimate for indirect steps */
+};
+
+typedef struct vkm_program vkm_program;
+vkm_result vkm_program_create(vkm_device *device, const char *name, vkm_program **program, vkm_error *err);
+void vkm_program_destroy(vkm_program *program);                             /* waits until it is idle */
+vkm_result vkm_program_add(vkm_program *program, const struct vkm_step *step, vkm_error *err);   /* copied */
+/* Appends a copy at the end of the program: n bytes from `from` to `to` (workspace to READBACK buffer); ordered against steps by derived barriers. */
+vkm_result vkm_program_copy(vkm_program *program, vkm_buffer *from, uint64_t from_offset, vkm_buffer *to, uint64_t to_offset, uint64_t bytes, vkm_error *err);
+/* Derives barriers and records command buffers, cut so that no submission is expected to run longer than about 0.5 s (a 2 s watchdog elsewhere): by cost and the
+ * device's measured rate (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
+vkm_result vkm_program_finish(vkm_program *program, vkm_error *err);
+
+/* Queues the program `repeat` times in a row (>= 1). Does not wait. Memory of one run is visible to the next. `ticket`: for vkm_wait. */
+vkm_result vkm_program_submit(vkm_program *program, uint32_t repeat, uint64_t *ticket, vkm_error *err);
+/* Waits until the ticket (and everything before it) is done. Device lost is VKM_ERR_DEVICE_LOST, naming the program. */
+vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err);
+bool vkm_done(vkm_device *device, uint64_t ticket);                         /* poll */
+
+/* Writes host data into the workspace before later submissions run (vkCmdUpdateBuffer-like, <= 65536 bytes, multiple of 4; ordered on the queue). */
+vkm_result vkm_workspace_write(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *data, uint64_t bytes, vkm_error *err);
+/* Fills a buffer with zero words, ordered on the queue. */
+vkm_result vkm_buffer_clear(vkm_device *device, vkm_buffer *buffer, vkm_error *err);
+
+/* Runs once, waits, with a timestamp around each step; then vkm_program_print shows times. VKM_ERR_UNSUPPORTED where the queue has no timestamps. */
+vkm_result vkm_program_profile(vkm_program *program, vkm_error *err);
+/* GPU nanoseconds of step i in the last profile; 0 if none. */
+uint64_t vkm_program_step_ns(const vkm_program *program, uint32_t i);
+uint32_t vkm_program_step_count(const vkm_program *program);
+const struct vkm_step *vkm_program_step(const vkm_program *program, uint32_t i);
+void vkm_program_print(const vkm_program *program, vkm_text *out);          /* a line a step: label, kernel, variant, workgroups, reads, writes, barrier before, time */
+
+/* Tests: runs the program once, step by step, waiting after each. Before a step everything in the workspace and its KV buffers that it does not declare as read is
+ * set aside and poisoned (a NaN pattern); after it, anything changed outside its declared writes is an error naming step and offset; then what was set aside comes back.
+ * VKM_ERR_FORMAT with the step's label when a step lied. What the program leaves behind equals a normal run's, so the caller can compare bits. */
+vkm_result vkm_program_audit(vkm_program *program, vkm_error *err);
+
+#endif

@@ -1,0 +1,213 @@
+/* One queue and one timeline: submitting, waiting, and the small commands that go between programs. */
+#include "internal.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t vkm_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+#define STAGES (VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT)
+#define WRITES (VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT)
+
+static void barrier(vkm_device *device, VkCommandBuffer commands, VkPipelineStageFlags to, VkAccessFlags access)
+{
+    device->vk.vkCmdPipelineBarrier(commands, STAGES, to, 0, 1,
+        &(VkMemoryBarrier){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = WRITES, .dstAccessMask = access}, 0, NULL, 0, NULL);
+}
+
+void vkm_full_barrier(vkm_device *device, VkCommandBuffer commands)
+{
+    barrier(device, commands, STAGES | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT,
+            WRITES | VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT);
+}
+
+void vkm_host_barrier(vkm_device *device, VkCommandBuffer commands)
+{
+    barrier(device, commands, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT);
+}
+
+vkm_result vkm_queue_create(vkm_device *device, vkm_error *err)
+{
+    device->vk.vkGetDeviceQueue(device->handle, device->offer.queue_family, 0, &device->queue);
+    VkResult r = device->vk.vkCreateSemaphore(device->handle, &(VkSemaphoreCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
+        .pNext = &(VkSemaphoreTypeCreateInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE},
+    }, NULL, &device->timeline);
+    if (r == VK_SUCCESS)
+        r = device->vk.vkCreateCommandPool(device->handle, &(VkCommandPoolCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+            .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT | VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
+            .queueFamilyIndex = device->offer.queue_family}, NULL, &device->pool);
+    VkCommandBuffer commands[VKM_TRANSIENTS];
+    if (r == VK_SUCCESS)
+        r = device->vk.vkAllocateCommandBuffers(device->handle, &(VkCommandBufferAllocateInfo){
+            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = device->pool,
+            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = VKM_TRANSIENTS}, commands);
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making the command queue of %s", device->caps.device_name);
+    for (uint32_t i = 0; i < VKM_TRANSIENTS; i++) device->transients[i].commands = commands[i];
+    return VKM_OK;
+}
+
+void vkm_queue_destroy(vkm_device *device)
+{
+    device->vk.vkDeviceWaitIdle(device->handle);   /* also right after a loss: it returns at once */
+    device->vk.vkDestroyCommandPool(device->handle, device->pool, NULL);
+    device->vk.vkDestroySemaphore(device->handle, device->timeline, NULL);
+}
+
+/* ------------------------------------------------ waiting */
+
+/* Shorter work says more about submission than about the device. */
+#define PROBE_SECONDS 0.005
+
+void vkm_speed_start(vkm_device *device, uint64_t ticket, double seconds)
+{
+    device->probe.ticket = seconds >= PROBE_SECONDS ? ticket : 0;   /* tickets start at 1 */
+    device->probe.start_ns = vkm_now_ns();
+    device->probe.seconds = seconds;
+}
+
+/* A late wait makes the device look slower than it is, which is the safe side; half of what was seen leaves room for slower kernels. */
+static void speed_end(vkm_device *device)
+{
+    double elapsed = (double)(vkm_now_ns() - device->probe.start_ns) * 1e-9;
+    double seen = 0.5 * device->probe.seconds / (elapsed > 1e-6 ? elapsed : 1e-6);
+    device->speed = seen < 0.125 ? 0.125 : seen > 1000 ? 1000 : seen;
+    device->probe.ticket = 0;
+}
+
+static vkm_result wait_value(vkm_device *device, uint64_t value, vkm_error *err)
+{
+    if (value <= device->completed) return VKM_OK;
+    vkm_result alive = vkm_device_alive(device, err);
+    if (alive) return alive;
+    VkResult r = device->vk.vkWaitSemaphores(device->handle, &(VkSemaphoreWaitInfo){
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO, .semaphoreCount = 1, .pSemaphores = &device->timeline, .pValues = &value}, UINT64_MAX);
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "waiting for %s, the last program was %s", device->caps.device_name, *device->last_program ? device->last_program : "none");
+    device->completed = value;
+    if (value == device->probe.ticket) speed_end(device);
+    return VKM_OK;
+}
+
+static uint64_t poll_value(vkm_device *device)
+{
+    uint64_t value;
+    if (!device->lost && device->completed < device->submitted &&
+        device->vk.vkGetSemaphoreCounterValue(device->handle, device->timeline, &value) == VK_SUCCESS && value > device->completed && value <= device->submitted)
+        device->completed = value;   /* a lost device may report UINT64_MAX */
+    return device->completed;
+}
+
+vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err)
+{
+    if (ticket > device->submitted) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_wait: ticket %llu was not given yet", (unsigned long long)ticket);
+    return wait_value(device, ticket, err);
+}
+
+bool vkm_done(vkm_device *device, uint64_t ticket) { return ticket <= device->completed || ticket <= poll_value(device); }
+
+bool vkm_queue_is_idle(vkm_device *device) { return !device->transient_open && poll_value(device) == device->submitted; }
+
+vkm_result vkm_queue_idle(vkm_device *device, vkm_error *err)
+{
+    uint64_t ticket;
+    vkm_result r = vkm_queue_flush(device, &ticket, err);
+    return r ? r : wait_value(device, ticket, err);
+}
+
+/* ------------------------------------------------ submitting */
+
+vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n, uint64_t *ticket, vkm_error *err)
+{
+    vkm_result alive = vkm_device_alive(device, err);
+    if (alive) return alive;
+    struct vkm_transient *open = device->transient_open ? &device->transients[device->transient] : NULL;
+    VkResult r = VK_SUCCESS;
+    if (open) {
+        vkm_host_barrier(device, open->commands);
+        r = device->vk.vkEndCommandBuffer(open->commands);
+        infos[0] = (VkSubmitInfo){.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &open->commands};
+    }
+    uint64_t value = device->submitted + 1;
+    VkTimelineSemaphoreSubmitInfo values = {
+        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO, .signalSemaphoreValueCount = 1, .pSignalSemaphoreValues = &value};
+    VkSubmitInfo *last = &infos[n];
+    last->pNext = &values;
+    last->signalSemaphoreCount = 1;
+    last->pSignalSemaphores = &device->timeline;
+    uint32_t first = open ? 0 : 1;
+    if (r == VK_SUCCESS) r = device->vk.vkQueueSubmit(device->queue, n + 1 - first, infos + first, VK_NULL_HANDLE);
+    if (open) {   /* submitted, or unusable after a failure: either way this one is closed */
+        device->transient_open = false;
+        device->transient = (device->transient + 1) % VKM_TRANSIENTS;
+        open->ticket = r == VK_SUCCESS ? value : device->submitted;
+    }
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "submitting work to %s", device->caps.device_name);
+    device->submitted = value;
+    if (ticket) *ticket = value;
+    return VKM_OK;
+}
+
+vkm_result vkm_queue_flush(vkm_device *device, uint64_t *ticket, vkm_error *err)
+{
+    if (device->transient_open) {
+        VkSubmitInfo infos[1];
+        vkm_result r = vkm_queue_submit(device, infos, 0, NULL, err);
+        if (r) return r;
+    }
+    *ticket = device->submitted;
+    return VKM_OK;
+}
+
+vkm_result vkm_transient_begin(vkm_device *device, VkCommandBuffer *commands, vkm_error *err)
+{
+    vkm_result alive = vkm_device_alive(device, err);
+    if (alive) return alive;
+    struct vkm_transient *t = &device->transients[device->transient];
+    if (!device->transient_open) {
+        vkm_result r = wait_value(device, t->ticket, err);
+        if (r) return r;
+        VkResult vr = device->vk.vkBeginCommandBuffer(t->commands, &(VkCommandBufferBeginInfo){
+            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT});
+        if (vr != VK_SUCCESS) return vkm_fail_vk(device, err, vr, "starting a command buffer of %s", device->caps.device_name);
+        device->transient_open = true;
+    }
+    vkm_full_barrier(device, t->commands);
+    *commands = t->commands;
+    return VKM_OK;
+}
+
+/* ------------------------------------------------ small commands */
+
+vkm_result vkm_workspace_write(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *data, uint64_t bytes, vkm_error *err)
+{
+    if (bytes > 65536 || bytes % 4 || offset % 4 || offset > to->bytes || bytes > to->bytes - offset)
+        return vkm_fail(err, VKM_ERR_ARGUMENT, "writing %llu bytes at %llu of %s (%llu bytes): not words inside it, or more than 65536",
+                        (unsigned long long)bytes, (unsigned long long)offset, to->name, (unsigned long long)to->bytes);
+    if (!bytes) return VKM_OK;
+    if (to->map && vkm_queue_is_idle(device)) {   /* nothing reads it now, and a later submission sees what the host wrote before */
+        vkm_result alive = vkm_device_alive(device, err);
+        if (alive) return alive;
+        memcpy((char *)to->map + offset, data, bytes);
+        return vkm_buffer_flush(to, offset, bytes, err);
+    }
+    VkCommandBuffer commands;
+    vkm_result r = vkm_transient_begin(device, &commands, err);
+    if (r) return r;
+    device->vk.vkCmdUpdateBuffer(commands, to->handle, offset, bytes, data);
+    return VKM_OK;
+}
+
+vkm_result vkm_buffer_clear(vkm_device *device, vkm_buffer *buffer, vkm_error *err)
+{
+    VkCommandBuffer commands;
+    vkm_result r = vkm_transient_begin(device, &commands, err);
+    if (r) return r;
+    device->vk.vkCmdFillBuffer(commands, buffer->handle, 0, VK_WHOLE_SIZE, 0);
+    return VKM_OK;
+}
