@@ -1,0 +1,114 @@
+/* Push constants, shared by C and GLSL. Offsets are in words: of the workspace (ws_), of the tables buffer (tab_) or of a KV slab. At most 128 bytes each. */
+#ifndef VKM_ABI_H
+#define VKM_ABI_H
+
+#ifdef GL_core_profile
+#  define VKM_PUSH(name) struct name
+#elif defined(VULKAN)
+#  define VKM_PUSH(name) struct name
+#else
+#  include <stdint.h>
+   typedef uint32_t uint;
+#  define VKM_PUSH(name) struct name
+#endif
+
+#define VKM_NONE 0xffffffffu
+#define VKM_PANEL 32            /* rows of a weight panel */
+#define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows */
+#define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
+#define VKM_RECENT 256          /* tokens of the repetition penalty's window at most */
+
+/* A weight: row chunks of whole panels. tables[tab_weight + 2 (expert * n_chunks + chunk)] = {slab, uvec4 offset}. */
+
+/* linear: y[n][rows] = x[n][k] W^T + bias.  moe_gate_up: h = act(gate) * up over tiles.  moe_down: y[slot] = weight * (W h) over tiles */
+VKM_PUSH(vkm_push_matmul) {
+    uint tab_weight, n_chunks, chunk_panels, n_panels;
+    uint kb;                    /* blocks of 32 columns */
+    uint rows;                  /* valid outputs: rows of W, or features of a gate|up pair */
+    uint n;                     /* tokens (linear) */
+    uint first;                 /* first token of this dispatch (linear) */
+    uint ws_x, ld_x, ws_y, ld_y;
+    uint tab_bias;              /* or VKM_NONE */
+    uint ws_tiles, ws_perm, ws_scale;   /* MoE: tile list, sorted row -> slot, routing weight of a slot */
+    uint n_used;                /* MoE: k */
+};
+
+/* embed: x[t] = scale * E[token[t]] */
+VKM_PUSH(vkm_push_embed) { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_embd; uint n_vocab; float scale; };
+
+/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out */
+VKM_PUSH(vkm_push_combine_norm) {
+    uint ws_x, ld_x, width;
+    uint ws_y, ld_y, n_add;
+    uint ws_shared, ld_shared, ws_gate, ld_gate;     /* VKM_NONE: no shared expert; ws_gate VKM_NONE: weight 1 */
+    uint tab_norm;                                   /* VKM_NONE: no norm, no out */
+    uint ws_out, ld_out;
+    float scale, eps;
+};
+
+/* rope_store: per head of q, k, v: optional clamp and RMS norm, RoPE on q and k; q in place, k and v into the KV cache */
+VKM_PUSH(vkm_push_rope_store) {
+    uint ws_q, ld_q, ws_k, ws_v, ld_kv;
+    uint n_head, n_head_kv;
+    uint n_rot;
+    uint ws_pos;
+    uint tab_q_norm, tab_k_norm;    /* VKM_NONE: none */
+    uint tab_rope;                  /* cos, sin pairs: [256][n_rot/2] for pos % 256, then [][n_rot/2] for pos / 256 */
+    uint k_slab, k_offset, v_slab, v_offset, n_ctx;
+    float eps, clamp;               /* clamp 0: none */
+};
+
+VKM_PUSH(vkm_push_attention) {
+    uint ws_q, ld_q, ws_out, ld_out;
+    uint n, n_head, n_head_kv;
+    uint ws_pos;
+    uint k_slab, k_offset, v_slab, v_offset, n_ctx;
+    float scale;
+};
+
+/* moe_topk: logits[n][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */
+VKM_PUSH(vkm_push_moe_topk) {
+    uint ws_logits, ld_logits, n_expert, n_used;
+    uint ws_ids, ws_weight, ws_gate;     /* ws_gate VKM_NONE: no shared gate */
+    uint score;                          /* VKM_SCORE_... */
+    uint renormalise;
+    float scale;
+    uint ws_tiles, ws_perm;              /* not VKM_NONE: one token, its tile list is written here too */
+};
+#define VKM_SCORE_SOFTMAX 0              /* over all experts */
+#define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */
+
+/* moe_count, moe_permute: stable counting sort of n slots by expert; tiles and indirect arguments */
+VKM_PUSH(vkm_push_moe_sort) {
+    uint ws_ids, n_slots, n_expert;
+    uint ws_counts;                      /* [chunks][n_expert] */
+    uint ws_perm;
+    uint ws_tiles, tiles_max;            /* [class][tiles_max][2]: expert | rows << 16, first sorted row */
+    uint ws_args;                        /* [class][2][3]: workgroups of moe_gate_up, moe_down */
+    uint groups_up, groups_down;
+};
+
+VKM_PUSH(vkm_push_glu) { uint ws_gate, ws_up, ld, ws_out, ld_out, width, n; };
+
+/* sample: logits[n_vocab] -> a token into the state (see src/nn/sample.h) */
+VKM_PUSH(vkm_push_sample) {
+    uint ws_logits, n_vocab, ws_state, ws_scratch;      /* scratch [n_vocab] */
+    uint n_batch;
+};
+
+/* The step state in the workspace. Words. */
+#define VKM_STATE_SEED 0
+#define VKM_STATE_TEMPERATURE 1          /* floats as bits */
+#define VKM_STATE_TOP_K 2
+#define VKM_STATE_TOP_P 3
+#define VKM_STATE_MIN_P 4
+#define VKM_STATE_PENALTY 5
+#define VKM_STATE_LAST_N 6
+#define VKM_STATE_N_RECENT 7             /* tokens ever put into `recent` */
+#define VKM_STATE_N_OUT 8                /* tokens ever put into `out` */
+#define VKM_STATE_RECENT 16
+#define VKM_STATE_OUT (VKM_STATE_RECENT + VKM_RECENT)
+#define VKM_OUT 64                       /* ring of generated tokens */
+#define VKM_STATE_TOKENS (VKM_STATE_OUT + VKM_OUT)    /* [n_batch] ids, then [n_batch] positions */
+
+#endif

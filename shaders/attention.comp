@@ -1,0 +1,102 @@
+#version 450
+/* Causal grouped-query attention in one pass over the keys with an online softmax (Milakov & Gimelshein 2018; FlashAttention, Dao 2022): no score matrix, any context length.
+ * A workgroup owns NQ rows (token, query head of one kv head; heads fastest, so they share keys). 32 keys a round: lanes own keys for the scores, then rows for the softmax,
+ * then dimensions for the values. Rounds start at multiples of 32 whatever the batch, so a token's bits do not depend on it. Workgroups: x = row tiles, y = kv heads. */
+#extension GL_GOOGLE_include_directive : require
+#include "bindings.glsl"
+#include "abi.h"
+layout(push_constant) uniform Push { vkm_push_attention push; };
+layout(constant_id = 4) const uint NQ = 8;
+layout(constant_id = 5) const uint HEAD = 64;
+layout(constant_id = 6) const uint KV16 = 1;
+layout(constant_id = 7) const uint KPL = 4;        /* keys of a lane: 32 / local_size_x */
+layout(constant_id = 8) const uint DPL = 4;        /* pairs of dimensions of a lane: ceil(HEAD / 2 / local_size_x) */
+
+shared float p[NQ * 32];
+shared float scale_old[NQ];
+shared float total[NQ];
+
+void main() {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    uint head_kv = gl_WorkGroupID.y, group = push.n_head / push.n_head_kv;
+    uint first = gl_WorkGroupID.x * NQ, rows = push.n * group;
+    const uint words = KV16 != 0 ? HEAD / 2 : HEAD;
+
+    uint q[NQ], pos[NQ], last = 0;
+    [[unroll]] for (int r = 0; r < int(NQ); r++) {
+        uint row = min(first + r, rows - 1), t = row / group;
+        q[r] = push.ws_q + t * push.ld_q + (head_kv * group + row % group) * HEAD;
+        pos[r] = min(wsu.u[push.ws_pos + t], push.n_ctx - 1);
+        last = max(last, pos[r]);
+    }
+    vec2 out_[NQ * DPL];
+    [[unroll]] for (int i = 0; i < int(NQ * DPL); i++) out_[i] = vec2(0.0);
+    float highest[NQ], sum[NQ];                    /* of row r, kept by lane r % lanes */
+    [[unroll]] for (int r = 0; r < int(NQ); r++) { highest[r] = -3.0e38; sum[r] = 0.0; }
+
+    for (uint round = 0; round <= last / 32; round++) {
+        float s[NQ * KPL];
+        [[unroll]] for (int i = 0; i < int(NQ * KPL); i++) s[i] = 0.0;
+        uint k = push.k_offset + (head_kv * (push.n_ctx / 32) + round) * words * 32 + lane;
+        for (uint d = 0; d < HEAD; d += 2) {
+            vec2 key[KPL];
+            [[unroll]] for (int j = 0; j < int(KPL); j++)
+                key[j] = KV16 != 0 ? unpackHalf2x16(kv[push.k_slab].w[k + d / 2 * 32 + j * lanes])
+                                   : uintBitsToFloat(uvec2(kv[push.k_slab].w[k + d * 32 + j * lanes], kv[push.k_slab].w[k + (d + 1) * 32 + j * lanes]));
+            [[unroll]] for (int r = 0; r < int(NQ); r++) {
+                vec2 a = vec2(ws.f[q[r] + d], ws.f[q[r] + d + 1]);
+                [[unroll]] for (int j = 0; j < int(KPL); j++) { s[r * KPL + j] += a.x * key[j].x; s[r * KPL + j] += a.y * key[j].y; }
+            }
+        }
+        barrier();                                 /* the last round's p has been read */
+        [[unroll]] for (int r = 0; r < int(NQ); r++)
+            [[unroll]] for (int j = 0; j < int(KPL); j++)
+                p[r * 32 + j * lanes + lane] = round * 32 + j * lanes + lane <= pos[r] ? s[r * KPL + j] * push.scale : -3.0e38;
+        barrier();
+        [[unroll]] for (int r = 0; r < int(NQ); r++) {
+            if (lane == r % lanes) {
+                float m = highest[r];
+                for (uint i = 0; i < 32; i++) m = max(m, p[r * 32 + i]);
+                float keep = exp(highest[r] - m), add = 0.0;
+                for (uint i = 0; i < 32; i++) {
+                    float score = p[r * 32 + i], e = score > -2.9e38 ? exp(score - m) : 0.0;
+                    p[r * 32 + i] = e;
+                    add += e;
+                }
+                sum[r] = sum[r] * keep + add;
+                highest[r] = m;
+                scale_old[r] = keep;
+                total[r] = sum[r];
+            }
+        }
+        barrier();
+        [[unroll]] for (int r = 0; r < int(NQ); r++)
+            [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] *= scale_old[r];
+        uint values = push.v_offset + (head_kv * push.n_ctx + round * 32) * words;
+        uint n_keys = min(32, last - round * 32 + 1);
+        for (uint key = 0; key < n_keys; key++) {
+            [[unroll]] for (int i = 0; i < int(DPL); i++) {
+                uint pair = lane + i * lanes;
+                vec2 value = vec2(0.0);
+                if (pair < HEAD / 2)
+                    value = KV16 != 0 ? unpackHalf2x16(kv[push.v_slab].w[values + key * words + pair])
+                                      : uintBitsToFloat(uvec2(kv[push.v_slab].w[values + key * words + 2 * pair], kv[push.v_slab].w[values + key * words + 2 * pair + 1]));
+                [[unroll]] for (int r = 0; r < int(NQ); r++) out_[r * DPL + i] += p[r * 32 + key] * value;
+            }
+        }
+    }
+    [[unroll]] for (int r = 0; r < int(NQ); r++) {
+        uint row = first + r;
+        if (row >= rows) break;
+        float inv = 1.0 / total[r];
+        uint to = push.ws_out + row / group * push.ld_out;
+        uint at = to + (head_kv * group + row % group) * HEAD;
+        [[unroll]] for (int i = 0; i < int(DPL); i++) {
+            uint pair = lane + i * lanes;
+            if (pair < HEAD / 2) { ws.f[at + 2 * pair] = out_[r * DPL + i].x * inv; ws.f[at + 2 * pair + 1] = out_[r * DPL + i].y * inv; }
+        }
+        /* the row's padding, which the next matmul reads */
+        if (head_kv * group + row % group == push.n_head - 1)
+            for (uint i = push.n_head * HEAD + lane; i < push.ld_out; i += lanes) ws.f[to + i] = 0.0;
+    }
+}

@@ -1,0 +1,32 @@
+#version 450
+/* x[t] += scale * (y[t][0] + y[t][1] + ... + gate[t] * shared[t]), then out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight (RMSNorm, Zhang & Sennrich 2019).
+ * The residual addition of every branch and the norm that follows it, in one pass; experts are added in the order of a token's choices. Workgroups: x = tokens. */
+#extension GL_GOOGLE_include_directive : require
+#include "bindings.glsl"
+#include "abi.h"
+layout(push_constant) uniform Push { vkm_push_combine_norm push; };
+#include "reduce.glsl"
+
+void main() {
+    uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    uint x = push.ws_x + t * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
+    bool shared_expert = push.ws_shared != VKM_NONE;
+    float gate = shared_expert && push.ws_gate != VKM_NONE ? ws.f[push.ws_gate + t * push.ld_gate] : 1.0;
+    float squares = 0.0;
+    for (uint i = lane; i < push.width; i += lanes) {
+        float v = ws.f[x + i];
+        if (push.n_add > 0) {
+            float sum = 0.0;
+            for (uint j = 0; j < push.n_add; j++) sum += ws.f[y + j * push.ld_y + i];
+            if (shared_expert) sum += gate * ws.f[push.ws_shared + t * push.ld_shared + i];
+            v += push.scale * sum;
+            ws.f[x + i] = v;
+        }
+        squares += v * v;
+    }
+    if (push.tab_norm == VKM_NONE) return;
+    float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
+    uint o = push.ws_out + t * push.ld_out;
+    for (uint i = lane; i < push.ld_out; i += lanes)
+        ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
+}

@@ -1,0 +1,50 @@
+/* The matrix multiplication of all matmul kernels: a workgroup makes NT tokens times some panels of 32 rows of W.
+ * A lane owns RPL rows of a panel (row = lane + i * 32 / RPL) for all NT tokens and walks the columns in order, so no sum ever crosses lanes and a token's bits
+ * do not depend on what else is in the batch. Inputs x are read at addresses uniform over the lanes. local_size_y splits the columns; the parts are added in order at the end.
+ * The includer defines Block, block_load, block_get (quant.glsl), and input(t): word offset of the row of x of token t of the tile. */
+layout(constant_id = 4) const uint RPL = 4;
+layout(constant_id = 5) const uint NT = 16;
+layout(constant_id = 6) const uint SPLIT_SHARED = 1;  /* words of `parts` */
+
+const uint LANES = 32 / RPL;                        /* lanes on a panel */
+
+#ifdef TIER_FP16
+#  define X4(i) vec4(ws4h.f[i])
+#else
+#  define X4(i) ws4.f[i]
+#endif
+
+shared float parts[SPLIT_SHARED];                   /* [split - 1][NT * RPL][lanes] */
+
+float acc[NT * RPL];
+
+void multiply(uint slab, uint base, uint kb, uint row, uint x[NT]) {
+    [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = 0.0;
+    uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
+    uint begin = kb * part / splits, end = kb * (part + 1) / splits;
+    for (uint k = begin; k < end; k++) {
+        Block b[RPL];
+        [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);
+        [[unroll]] for (int c = 0; c < 8; c++) {
+            vec4 w[RPL];
+            [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = block_get(b[r], c);
+            [[unroll]] for (int t = 0; t < int(NT); t++) {
+                vec4 v = X4(x[t] + k * 8 + c);
+                [[unroll]] for (int r = 0; r < int(RPL); r++) {
+                    float a = acc[t * RPL + r];
+                    a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w;
+                    acc[t * RPL + r] = a;
+                }
+            }
+        }
+    }
+    if (splits > 1) {                               /* uniform: a constant of the pipeline */
+        uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+        if (part > 0)
+            [[unroll]] for (int i = 0; i < int(NT * RPL); i++) parts[((part - 1) * NT * RPL + i) * lanes + lane] = acc[i];
+        barrier();
+        if (part == 0)
+            for (uint p = 0; p + 1 < splits; p++)
+                [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] += parts[(p * NT * RPL + i) * lanes + lane];
+    }
+}

@@ -1,0 +1,68 @@
+#version 450
+/* Counting sort, second half: perm[sorted row] = slot, stable, so an expert's rows are in token order. The first workgroup also lists the tiles and writes the indirect arguments.
+ * Tiles: an expert's rows in 16s, the rest as one tile of the smallest class (1, 4, 8, 16) that holds it: no empty tile, little padding.
+ * A lane owns a run of neighbouring experts. Workgroups: x = chunks of VKM_SORT_CHUNK slots. */
+#extension GL_GOOGLE_include_directive : require
+#include "bindings.glsl"
+#include "abi.h"
+layout(push_constant) uniform Push { vkm_push_moe_sort push; };
+layout(constant_id = 4) const uint EXPERTS = 8;
+
+shared uint id[VKM_SORT_CHUNK];
+shared uint start[EXPERTS];            /* where this chunk's rows of an expert begin */
+shared uint lane_sum[5][64];           /* per lane: rows, tiles of each class; local_size_x <= 64 */
+
+uint tile_class(uint rest) { return rest > 8 ? 3 : rest > 4 ? 2 : rest > 1 ? 1 : 0; }
+
+void main() {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, chunk = gl_WorkGroupID.x;
+    uint chunks = (push.n_slots + VKM_SORT_CHUNK - 1) / VKM_SORT_CHUNK;
+    uint first = chunk * VKM_SORT_CHUNK, n = min(VKM_SORT_CHUNK, push.n_slots - first);
+    uint each = (EXPERTS + lanes - 1) / lanes, begin = min(lane * each, EXPERTS), end = min(begin + each, EXPERTS);
+
+    for (uint i = lane; i < n; i += lanes) id[i] = min(wsu.u[push.ws_ids + first + i], EXPERTS - 1);
+    uint sums[5] = uint[5](0, 0, 0, 0, 0);
+    for (uint e = begin; e < end; e++) {
+        uint rows = 0;
+        for (uint c = 0; c < chunks; c++) rows += wsu.u[push.ws_counts + c * EXPERTS + e];
+        sums[0] += rows;
+        sums[4] += rows / 16;
+        if (rows % 16 != 0) sums[1 + tile_class(rows % 16)]++;
+    }
+    for (uint i = 0; i < 5; i++) lane_sum[i][lane] = sums[i];
+    barrier();
+    uint at[5] = uint[5](0, 0, 0, 0, 0), all[5] = uint[5](0, 0, 0, 0, 0);
+    for (uint l = 0; l < lanes; l++)
+        for (uint i = 0; i < 5; i++) { all[i] += lane_sum[i][l]; if (l < lane) at[i] += lane_sum[i][l]; }
+    for (uint e = begin; e < end; e++) {
+        uint rows = 0, before = 0;
+        for (uint c = 0; c < chunks; c++) {
+            uint count = wsu.u[push.ws_counts + c * EXPERTS + e];
+            rows += count;
+            if (c < chunk) before += count;
+        }
+        start[e] = at[0] + before;
+        if (chunk == 0) {
+            for (uint done = 0; done < rows; ) {
+                uint take = min(16, rows - done), size = tile_class(take);
+                uint tile = push.ws_tiles + 2 * (size * push.tiles_max + at[1 + size]++);
+                wsu.u[tile] = e | take << 16;
+                wsu.u[tile + 1] = at[0] + done;
+                done += take;
+            }
+        }
+        at[0] += rows;
+    }
+    if (chunk == 0 && lane == 0)
+        for (uint size = 0; size < VKM_TILE_CLASSES; size++) {
+            uint a = push.ws_args + size * 6;
+            wsu.u[a] = all[1 + size]; wsu.u[a + 1] = push.groups_up; wsu.u[a + 2] = 1;
+            wsu.u[a + 3] = all[1 + size]; wsu.u[a + 4] = push.groups_down; wsu.u[a + 5] = 1;
+        }
+    barrier();
+    for (uint i = lane; i < n; i += lanes) {
+        uint e = id[i], rank = 0;
+        for (uint j = 0; j < i; j++) rank += uint(id[j] == e);
+        wsu.u[push.ws_perm + min(start[e] + rank, push.n_slots - 1)] = first + i;
+    }
+}

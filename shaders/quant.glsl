@@ -1,0 +1,139 @@
+/* Weights as vkmoe keeps them: panels of 32 rows (src/model/repack.c writes them). A panel holds, for all blocks of 32 columns, planes that a lane
+ * reads at [block][row], so neighbouring lanes read neighbouring words:
+ *     q   NQ4 uvec4 a block and row     the quants; 4-bit types: byte b of word w has column 8w+b low, 8w+4+b high
+ *     hi  NHI uint  a block and row     the bits above four
+ *     s   scales, by type
+ * K-quants keep their 16-byte header (d, dmin, packed 6-bit scales) a super-block and row. Values are dequantised exactly, in f32:
+ * a block is read once into `Block`, then columns 4c .. 4c+3 come out of block_get(b, c). Formats: GGML block layouts Q4_0 ... Q6_K. */
+
+#if defined(TYPE_F32)
+#  define NQ4 8
+#elif defined(TYPE_F16) || defined(TYPE_BF16)
+#  define NQ4 4
+#elif defined(TYPE_Q8_0)
+#  define NQ4 2
+#  define SCALE_D
+#else
+#  define NQ4 1
+#  define NIBBLES
+#endif
+#if defined(TYPE_Q5_0) || defined(TYPE_Q5_1) || defined(TYPE_Q5_K)
+#  define NHI 1
+#elif defined(TYPE_Q6_K)
+#  define NHI 2
+#else
+#  define NHI 0
+#endif
+#if defined(TYPE_Q4_0) || defined(TYPE_Q5_0)
+#  define SCALE_D          /* x = d (q - bias): two blocks' d share a word */
+#elif defined(TYPE_Q4_1) || defined(TYPE_Q5_1)
+#  define SCALE_DM         /* x = d q + m */
+#elif defined(TYPE_Q4_K) || defined(TYPE_Q5_K)
+#  define SCALE_K          /* x = d sc q - dmin mn */
+#endif
+
+#if defined(TYPE_Q4_0)
+#  define BIAS 8.0
+#elif defined(TYPE_Q5_0)
+#  define BIAS 16.0
+#elif defined(TYPE_Q6_K)
+#  define BIAS 32.0
+#endif
+
+struct Block {
+    uvec4 q[NQ4];
+#if NHI > 0
+    uint hi[NHI];
+#endif
+#if defined(SCALE_D) || defined(SCALE_DM) || defined(SCALE_K)
+    float d;
+#endif
+#if defined(SCALE_DM) || defined(SCALE_K)
+    float m;
+#endif
+#if defined(TYPE_Q6_K)
+    float d[2];            /* a scale for 16 columns */
+#endif
+};
+
+/* size of a panel in uvec4, for kb blocks of 32 columns; src/model/types.c computes the same */
+uint panel_size(uint kb) {
+    uint words = kb * (NQ4 * 4 + NHI);
+#if defined(SCALE_D)
+    words += (kb + 1) / 2;
+#elif defined(SCALE_DM)
+    words += kb;
+#elif defined(SCALE_K)
+    words += kb / 8 * 4;
+#elif defined(TYPE_Q6_K)
+    words += kb / 8 * 5;
+#endif
+    return words * 8;      /* 32 rows, 4 words a uvec4 */
+}
+
+float half_at(uint word, uint high) { vec2 h = unpackHalf2x16(word); return high != 0 ? h.y : h.x; }
+
+/* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
+Block block_load(uint s, uint base, uint kb, uint k, uint row) {
+    Block b;
+    [[unroll]] for (int i = 0; i < NQ4; i++) b.q[i] = slabs4[s].w[base + (k * NQ4 + i) * 32 + row];
+    uint at = base * 4 + kb * NQ4 * 128;                       /* words from here on */
+#if NHI > 0
+    [[unroll]] for (int i = 0; i < NHI; i++) b.hi[i] = slabs[s].w[at + (k * NHI + i) * 32 + row];
+    at += kb * NHI * 32;
+#endif
+#if defined(SCALE_D)
+    b.d = half_at(slabs[s].w[at + (k >> 1) * 32 + row], k & 1);
+#elif defined(SCALE_DM)
+    vec2 dm = unpackHalf2x16(slabs[s].w[at + k * 32 + row]);
+    b.d = dm.x; b.m = dm.y;
+#elif defined(SCALE_K)
+    uvec4 h = slabs4[s].w[at / 4 + (k >> 3) * 32 + row];
+    uint j = k & 7, n = (j & 3) * 8;
+    uint lo = h.y >> n, mid = h.z >> n, hi = h.w >> n;
+    uint sc = j < 4 ? lo & 63u : (hi & 15u) | ((lo >> 2) & 48u);
+    uint mn = j < 4 ? mid & 63u : ((hi >> 4) & 15u) | ((mid >> 2) & 48u);
+    vec2 d = unpackHalf2x16(h.x);
+    b.d = d.x * float(sc); b.m = -(d.y * float(mn));
+#elif defined(TYPE_Q6_K)
+    /* one word holds the int8 scales of four times 16 columns, that is of two blocks */
+    uint sc = slabs[s].w[at + ((k >> 3) * 32 + row) * 4 + ((k & 7) >> 1)] >> ((k & 1) * 16);
+    float d = unpackHalf2x16(slabs[s].w[at + kb / 8 * 128 + (k >> 3) * 32 + row]).x;
+    b.d[0] = d * float(bitfieldExtract(int(sc), 0, 8));
+    b.d[1] = d * float(bitfieldExtract(int(sc), 8, 8));
+#endif
+    return b;
+}
+
+vec4 bytes(uint w) { return vec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24); }
+
+/* columns 4c .. 4c+3 of the block; c is a constant once loops are unrolled */
+vec4 block_get(const Block b, const int c) {
+#if defined(TYPE_F32)
+    return uintBitsToFloat(b.q[c]);
+#elif defined(TYPE_F16)
+    uvec2 w = (c & 1) == 0 ? b.q[c >> 1].xy : b.q[c >> 1].zw;
+    return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
+#elif defined(TYPE_BF16)
+    uvec2 w = (c & 1) == 0 ? b.q[c >> 1].xy : b.q[c >> 1].zw;
+    return uintBitsToFloat(uvec4(w.x << 16, w.x & 0xffff0000u, w.y << 16, w.y & 0xffff0000u));
+#elif defined(TYPE_Q8_0)
+    int w = int(b.q[c >> 2][c & 3]);
+    return b.d * vec4(bitfieldExtract(w, 0, 8), bitfieldExtract(w, 8, 8), bitfieldExtract(w, 16, 8), w >> 24);
+#else
+    uint w = (c & 1) == 0 ? b.q[0][c >> 1] & 0x0f0f0f0fu : (b.q[0][c >> 1] >> 4) & 0x0f0f0f0fu;
+#  if NHI == 1
+    w |= ((b.hi[0] >> c) & 0x01010101u) << 4;
+#  elif NHI == 2
+    w |= ((b.hi[c & 1] >> (c >> 1) * 2) & 0x03030303u) << 4;
+#  endif
+    vec4 v = bytes(w);
+#  if defined(TYPE_Q6_K)
+    return b.d[c >> 2] * (v - BIAS);
+#  elif defined(SCALE_D)
+    return b.d * (v - BIAS);
+#  else
+    return b.d * v + b.m;
+#  endif
+#endif
+}

@@ -1,0 +1,38 @@
+/* Sum and maximum over a workgroup; every lane gets the result. Baseline: a tree in shared memory; subgroup tier: one subgroup operation, then a word a subgroup.
+ * local_size_x is a power of two. */
+layout(constant_id = 4) const uint REDUCE_SHARED = 64;    /* local_size_x, or the number of subgroups */
+shared float reduce_part[REDUCE_SHARED];
+
+#ifdef TIER_BASELINE
+#define REDUCE(name, op)                                                            \
+float name(float v) {                                                               \
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;                 \
+    barrier();                                                                      \
+    reduce_part[lane] = v;                                                          \
+    for (uint half_ = lanes / 2; half_ > 0; half_ /= 2) {                           \
+        barrier();                                                                  \
+        if (lane < half_) reduce_part[lane] = op(reduce_part[lane], reduce_part[lane + half_]); \
+    }                                                                               \
+    barrier();                                                                      \
+    return reduce_part[0];                                                          \
+}
+float add_(float a, float b) { return a + b; }
+REDUCE(workgroup_sum, add_)
+REDUCE(workgroup_max, max)
+#else
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#define REDUCE(name, subgroup_op, op)                                               \
+float name(float v) {                                                               \
+    v = subgroup_op(v);                                                             \
+    if (gl_NumSubgroups == 1) return v;                                             \
+    barrier();                                                                      \
+    if (subgroupElect()) reduce_part[gl_SubgroupID] = v;                            \
+    barrier();                                                                      \
+    v = reduce_part[0];                                                             \
+    for (uint i = 1; i < gl_NumSubgroups; i++) v = op(v, reduce_part[i]);           \
+    return v;                                                                       \
+}
+float add_(float a, float b) { return a + b; }
+REDUCE(workgroup_sum, subgroupAdd, add_)
+REDUCE(workgroup_max, subgroupMax, max)
+#endif

@@ -1,0 +1,155 @@
+#version 450
+/* One token from logits, by one workgroup: repetition penalty -> top-k -> top-p -> min-p -> temperature -> draw (the order of llama.cpp's samplers).
+ * Nothing is sorted: each filter is a threshold on the logit, found by radix selection (top-k) or by bisection over the mass above it (top-p), and tokens tied with
+ * the last survivor survive. The draw is an inverse CDF over survivors in ascending id; u comes from Philox-2x32-10 (Salmon et al. 2011) of (number of tokens so far, 0) keyed by the seed. */
+#extension GL_GOOGLE_include_directive : require
+#include "bindings.glsl"
+#include "abi.h"
+layout(push_constant) uniform Push { vkm_push_sample push; };
+#include "reduce.glsl"
+
+shared uint histogram[256];
+shared float lane_mass[256];           /* local_size_x <= 256 */
+shared uint lane_count[256];
+shared uint found;
+
+uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+
+uint order(float v) {                  /* ascending keys; NaN lowest */
+    uint u = floatBitsToUint(v);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return 0;
+    return (u & 0x80000000u) != 0 ? ~u : u | 0x80000000u;
+}
+float logit(uint i) { return ws.f[push.ws_logits + i]; }
+uint state(uint i) { return wsu.u[push.ws_state + i]; }
+float state_f(uint i) { return ws.f[push.ws_state + i]; }
+uint candidate(uint i) { return wsu.u[push.ws_scratch + i]; }
+
+float uniform01(uint seed, uint counter) {
+    uint a = counter, b = 0, k = seed;
+    for (int i = 0; i < 10; i++) {
+        uint hi, lo;
+        umulExtended(a, 0xD256D193u, hi, lo);
+        a = hi ^ k ^ b; b = lo; k += 0x9E3779B9u;
+    }
+    return float(a >> 8) * (1.0 / 16777216.0);
+}
+
+void penalise() {
+    float penalty = state_f(VKM_STATE_PENALTY);
+    uint recent = state(VKM_STATE_N_RECENT), window = min(min(state(VKM_STATE_LAST_N), uint(VKM_RECENT)), recent);
+    if (penalty == 0.0 || penalty == 1.0) return;
+    for (uint i = lane; i < window; i += lanes) {
+        uint id = state(VKM_STATE_RECENT + (recent - 1 - i) % VKM_RECENT);
+        bool first = id < push.n_vocab;                 /* a token counts once */
+        for (uint j = 0; j < i && first; j++) first = state(VKM_STATE_RECENT + (recent - 1 - j) % VKM_RECENT) != id;
+        if (first) { float l = logit(id); ws.f[push.ws_logits + id] = l <= 0.0 ? l * penalty : l / penalty; }
+    }
+    memoryBarrierBuffer();
+    barrier();
+}
+
+/* key of the k-th largest logit */
+uint kth_largest(uint k) {
+    uint prefix = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        for (uint i = lane; i < 256; i += lanes) histogram[i] = 0;
+        barrier();
+        for (uint i = lane; i < push.n_vocab; i += lanes) {
+            uint key = order(logit(i));
+            if (shift == 24 || key >> (shift + 8) == prefix >> (shift + 8)) atomicAdd(histogram[key >> shift & 255u], 1u);
+        }
+        barrier();
+        uint bin = 255, left = k;
+        while (bin > 0 && histogram[bin] < left) { left -= histogram[bin]; bin--; }
+        prefix |= bin << shift;
+        k = left;
+        barrier();
+    }
+    return prefix;
+}
+
+void push_token(uint id) {
+    uint s = push.ws_state, recent = state(VKM_STATE_N_RECENT), n = state(VKM_STATE_N_OUT);
+    wsu.u[s + VKM_STATE_RECENT + recent % VKM_RECENT] = id;
+    wsu.u[s + VKM_STATE_N_RECENT] = recent + 1;
+    wsu.u[s + VKM_STATE_OUT + n % VKM_OUT] = id;
+    wsu.u[s + VKM_STATE_N_OUT] = n + 1;
+    wsu.u[s + VKM_STATE_TOKENS] = id;
+    wsu.u[s + VKM_STATE_TOKENS + push.n_batch] += 1;    /* its position */
+}
+
+void main() {
+    penalise();
+    float highest = -3.4e38;
+    for (uint i = lane; i < push.n_vocab; i += lanes) { float l = logit(i); if (order(l) != 0) highest = max(highest, l); }
+    highest = workgroup_max(highest);
+
+    float temperature = state_f(VKM_STATE_TEMPERATURE);
+    if (!(temperature > 0.0)) {
+        if (lane == 0) found = 0xffffffffu;
+        barrier();
+        for (uint i = lane; i < push.n_vocab; i += lanes) if (logit(i) == highest) { atomicMin(found, i); break; }
+        barrier();
+        if (lane == 0) push_token(found < push.n_vocab ? found : 0);
+        return;
+    }
+
+    uint k = state(VKM_STATE_TOP_K);
+    uint cut = k > 0 && k < push.n_vocab ? kth_largest(k) : 1;
+    float mass = 0.0;
+    uint min_cut = cut;
+    if (state_f(VKM_STATE_MIN_P) > 0.0) min_cut = max(cut, order(highest + log(state_f(VKM_STATE_MIN_P))));
+    /* candidates: what top-k and min-p leave, in ascending id; the mass that top-p refers to is all that top-k left */
+    uint each = (push.n_vocab + lanes - 1) / lanes, begin = min(lane * each, push.n_vocab), end = min(begin + each, push.n_vocab);
+    uint count = 0;
+    for (uint i = begin; i < end; i++) {
+        uint key = order(logit(i));
+        if (key >= cut) mass += exp(logit(i) - highest);
+        if (key >= min_cut) count++;
+    }
+    lane_count[lane] = count;
+    mass = workgroup_sum(mass);
+    barrier();
+    uint at = 0, n = 0;
+    for (uint l = 0; l < lanes; l++) { if (l < lane) at += lane_count[l]; n += lane_count[l]; }
+    for (uint i = begin; i < end; i++) if (order(logit(i)) >= min_cut) wsu.u[push.ws_scratch + at++] = i;
+    memoryBarrierBuffer();
+    barrier();
+
+    float top_p = state_f(VKM_STATE_TOP_P);
+    uint p_cut = min_cut;
+    if (top_p > 0.0 && top_p < 1.0) {                   /* the highest threshold above which there is top_p of the mass */
+        uint lo = min_cut, hi = order(highest);
+        while (lo < hi) {
+            uint middle = lo + (hi - lo + 1) / 2;
+            float above = 0.0;
+            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp(l - highest); }
+            if (workgroup_sum(above) >= top_p * mass) lo = middle; else hi = middle - 1;
+        }
+        p_cut = lo;
+    }
+
+    each = (n + lanes - 1) / lanes; begin = min(lane * each, n); end = min(begin + each, n);
+    float mine = 0.0;
+    for (uint i = begin; i < end; i++) { float l = logit(candidate(i)); if (order(l) >= p_cut) mine += exp((l - highest) / temperature); }
+    lane_mass[lane] = mine;
+    barrier();
+    if (lane > 0) return;
+    float total = 0.0;
+    for (uint l = 0; l < lanes; l++) total += lane_mass[l];
+    float left = uniform01(state(VKM_STATE_SEED), state(VKM_STATE_N_RECENT)) * total;
+    uint l = 0;
+    while (l + 1 < lanes && left >= lane_mass[l]) left -= lane_mass[l++];
+    uint id = 0;
+    for (uint i = 0; i < n; i++) {                      /* from that lane's first on; rounding may leave the last survivor */
+        uint c = candidate(i);
+        float v = logit(c);
+        if (order(v) < p_cut) continue;
+        if (i < l * each) { id = c; continue; }
+        id = c;
+        left -= exp((v - highest) / temperature);
+        if (left < 0.0) break;
+    }
+    push_token(id);
+}
