@@ -1,0 +1,314 @@
+#include "model.h"
+#include "text/tokenizer.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
+
+struct loader {
+    const vkm_gguf *g;
+    struct vkm_model *m;
+    struct vkm_plan *plan;
+    vkm_error *err;
+    int layer;                          /* < 0: none */
+    char name[96];                      /* of the tensor last looked for */
+};
+
+static const struct vkm_gguf_tensor *find(struct loader *l, const char *name)
+{
+    if (l->layer < 0) snprintf(l->name, sizeof l->name, "%s", name);
+    else              snprintf(l->name, sizeof l->name, "blk.%d.%s", l->layer, name);
+    return vkm_gguf_tensor_find(l->g, l->name);
+}
+
+static vkm_result shape(struct loader *l, const struct vkm_gguf_tensor *t, uint64_t ne0, uint64_t ne1, uint64_t ne2)
+{
+    if (!t) return vkm_fail(l->err, VKM_ERR_FORMAT, "tensor %s is absent", l->name);
+    if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != ne2 || t->ne[3] != 1)
+        return vkm_fail(l->err, VKM_ERR_FORMAT, "tensor %s has shape %llu x %llu x %llu, the metadata say %llu x %llu x %llu", l->name,
+                        (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2], (unsigned long long)ne0, (unsigned long long)ne1, (unsigned long long)ne2);
+    return VKM_OK;
+}
+
+static vkm_result type_of(struct loader *l, const struct vkm_gguf_tensor *t, const struct vkm_type **type)
+{
+    *type = vkm_type_find(t->type);
+    if (*type) return VKM_OK;
+    const struct vkm_ggml_type *known = vkm_ggml_type_find(t->type);
+    return vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s has type %s, which is not supported", l->name, known ? known->name : "?");
+}
+
+/* All elements of a small F32, F16 or BF16 tensor as floats; the caller frees. `spare` more floats are allocated behind them. */
+static vkm_result floats(struct loader *l, const struct vkm_gguf_tensor *t, size_t spare, float **out)
+{
+    if (t->type != 0 && t->type != 1 && t->type != 30) return vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s must be F32, F16 or BF16", l->name);
+    size_t n = (size_t)(t->ne[0] * t->ne[1]);
+    float *v = malloc((n + spare) * sizeof *v);
+    if (!v) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    for (size_t i = 0; i < n; i++) {
+        uint16_t h;
+        if (t->type == 0) { memcpy(v + i, (const char *)t->data + i * 4, 4); continue; }
+        memcpy(&h, (const char *)t->data + i * 2, 2);
+        if (t->type == 1) v[i] = vkm_half_to_float(h);
+        else { uint32_t bits = (uint32_t)h << 16; memcpy(v + i, &bits, 4); }
+    }
+    *out = v;
+    return VKM_OK;
+}
+
+/* A vector (norm, bias) as floats; absent: *out stays NULL. */
+static vkm_result vector(struct loader *l, const char *name, uint64_t n, bool required, float **out)
+{
+    const struct vkm_gguf_tensor *t = find(l, name);
+    if (!t && !required) return VKM_OK;
+    TRY(shape(l, t, n, 1, 1));
+    return floats(l, t, 0, out);
+}
+
+/* The same, into the tables. Absent: VKM_NONE. */
+static vkm_result table(struct loader *l, const char *name, uint64_t n, bool required, uint32_t *at)
+{
+    float *v = NULL;
+    TRY(vector(l, name, n, required, &v));
+    *at = v ? vkm_plan_table(l->plan, v, (uint32_t)n) : VKM_NONE;
+    bool failed = v && *at == VKM_NONE;
+    free(v);
+    return failed ? vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory") : VKM_OK;
+}
+
+static vkm_result matrix(struct loader *l, const char *name, uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_weight *w)
+{
+    const struct vkm_gguf_tensor *t = find(l, name);
+    TRY(shape(l, t, cols, rows, experts));
+    *w = (struct vkm_weight){.rows = rows, .cols = cols, .experts = experts};
+    TRY(type_of(l, t, &w->type));
+    return vkm_plan_add(l->plan, w, (struct vkm_source){.tensor = t}, (struct vkm_source){0}, l->name, l->err);
+}
+
+/* ---------------------------------------------------------------- experts */
+
+/* One tensor of all experts, or (old Mixtral files) one tensor an expert, or (fused) the half of ffn_gate_up_exps that begins at first_row. */
+static vkm_result expert_source(struct loader *l, const char *what, uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_source *s, const struct vkm_type **type)
+{
+    char name[64];
+    snprintf(name, sizeof name, "ffn_%s_exps.weight", what);
+    const struct vkm_gguf_tensor *t = find(l, name);
+    if (t) {
+        TRY(shape(l, t, cols, rows, experts));
+        TRY(type_of(l, t, type));
+        *s = (struct vkm_source){.tensor = t};
+        return VKM_OK;
+    }
+    bool gate = !strcmp(what, "gate"), up = !strcmp(what, "up");
+    if ((gate || up) && (t = find(l, "ffn_gate_up_exps.weight"))) {
+        TRY(shape(l, t, cols, (uint64_t)rows * 2, experts));
+        TRY(type_of(l, t, type));
+        *s = (struct vkm_source){.tensor = t, .first_row = up ? rows : 0};
+        return VKM_OK;
+    }
+    snprintf(name, sizeof name, "ffn_%s.0.weight", what);
+    if (!find(l, name)) {
+        snprintf(name, sizeof name, "ffn_%s_exps.weight", what);
+        return shape(l, find(l, name), cols, rows, experts);       /* says that it is absent */
+    }
+    const struct vkm_gguf_tensor **each = calloc(experts, sizeof *each);
+    if (!each) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    for (uint32_t e = 0; e < experts; e++) {
+        snprintf(name, sizeof name, "ffn_%s.%u.weight", what, e);
+        each[e] = find(l, name);
+        vkm_result r = shape(l, each[e], cols, rows, 1);
+        if (r == VKM_OK) r = type_of(l, each[e], type);
+        if (r == VKM_OK && each[e]->type != each[0]->type) r = vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s has another type than expert 0", l->name);
+        if (r != VKM_OK) { free((void *)each); return r; }
+    }
+    *s = (struct vkm_source){.each = each};
+    return VKM_OK;
+}
+
+static vkm_result add_source(struct loader *l, struct vkm_weight *w, const struct vkm_type *type, uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_source a, struct vkm_source b)
+{
+    *w = (struct vkm_weight){.type = type, .rows = rows, .cols = cols, .experts = experts, .glu = b.tensor || b.each};
+    return vkm_plan_add(l->plan, w, a, b, l->name, l->err);
+}
+
+/* gate and up, interleaved when their types are the same (practically always) */
+static vkm_result gate_up(struct loader *l, struct vkm_source gate, const struct vkm_type *gate_type, struct vkm_source up, const struct vkm_type *up_type,
+                          uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_weight *both, struct vkm_weight *g, struct vkm_weight *u)
+{
+    if (gate_type == up_type) return add_source(l, both, gate_type, cols, rows, experts, gate, up);
+    vkm_result r = add_source(l, g, gate_type, cols, rows, experts, gate, (struct vkm_source){0});
+    if (r != VKM_OK) { free((void *)up.each); return r; }
+    return add_source(l, u, up_type, cols, rows, experts, up, (struct vkm_source){0});
+}
+
+/* The router, with the shared expert's gate as one more row, so that one matmul gives both. */
+static vkm_result router(struct loader *l, struct vkm_moe *moe, uint32_t n_embd)
+{
+    uint32_t n = moe->n_expert;
+    if (!moe->shared_gated) return matrix(l, "ffn_gate_inp.weight", n_embd, n, 1, &moe->router);
+    const struct vkm_gguf_tensor *t = find(l, "ffn_gate_inp.weight");
+    TRY(shape(l, t, n_embd, n, 1));
+    float *gate = NULL, *rows;
+    TRY(floats(l, t, n_embd, &rows));
+    vkm_result r = vector(l, "ffn_gate_inp_shexp.weight", n_embd, true, &gate);
+    if (r != VKM_OK) { free(rows); return r; }
+    memcpy(rows + (size_t)n * n_embd, gate, n_embd * sizeof *rows);
+    free(gate);
+    moe->router = (struct vkm_weight){.type = vkm_type_find(0), .rows = n + 1, .cols = n_embd, .experts = 1};
+    return vkm_plan_add(l->plan, &moe->router, (struct vkm_source){.own = rows}, (struct vkm_source){0}, l->name, l->err);
+}
+
+static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
+{
+    const struct vkm_hparams *h = &l->m->h;
+    *moe = (struct vkm_moe){.n_expert = h->n_expert, .n_used = h->n_used, .n_embd = h->n_embd, .score = h->arch->softmax_selected ? VKM_SCORE_SELECTED : VKM_SCORE_SOFTMAX,
+                            .renormalise = h->arch->renormalise, .weight_scale = h->weight_scale};
+    const struct vkm_gguf_tensor *shared = find(l, "ffn_up_shexp.weight");
+    moe->shared_gated = shared && h->arch->shared_gated;
+    TRY(router(l, moe, h->n_embd));
+
+    struct vkm_source gate, up, down;
+    const struct vkm_type *gate_type, *up_type, *down_type;
+    TRY(expert_source(l, "gate", h->n_embd, h->n_ff, h->n_expert, &gate, &gate_type));
+    vkm_result r = expert_source(l, "up", h->n_embd, h->n_ff, h->n_expert, &up, &up_type);
+    if (r != VKM_OK) { free((void *)gate.each); return r; }
+    TRY(gate_up(l, gate, gate_type, up, up_type, h->n_embd, h->n_ff, h->n_expert, &moe->gate_up, &moe->gate, &moe->up));
+    TRY(expert_source(l, "down", h->n_ff, h->n_embd, h->n_expert, &down, &down_type));
+    TRY(add_source(l, &moe->down, down_type, h->n_ff, h->n_embd, h->n_expert, down, (struct vkm_source){0}));
+    if (!shared) return VKM_OK;
+
+    uint32_t width = (uint32_t)shared->ne[1];              /* the tensor decides: early qwen2moe files have no key for it */
+    if (l->m->h.n_ff_shared && l->m->h.n_ff_shared != width) return shape(l, find(l, "ffn_up_shexp.weight"), h->n_embd, l->m->h.n_ff_shared, 1);
+    l->m->h.n_ff_shared = width;
+    const struct vkm_gguf_tensor *sg = find(l, "ffn_gate_shexp.weight");
+    TRY(shape(l, sg, h->n_embd, width, 1));
+    TRY(type_of(l, sg, &gate_type));
+    const struct vkm_gguf_tensor *su = find(l, "ffn_up_shexp.weight");
+    TRY(shape(l, su, h->n_embd, width, 1));
+    TRY(type_of(l, su, &up_type));
+    TRY(gate_up(l, (struct vkm_source){.tensor = sg}, gate_type, (struct vkm_source){.tensor = su}, up_type, h->n_embd, width, 1,
+                &moe->shared_gate_up, &moe->shared_gate, &moe->shared_up));
+    return matrix(l, "ffn_down_shexp.weight", width, h->n_embd, 1, &moe->shared_down);
+}
+
+/* ---------------------------------------------------------------- layers */
+
+static vkm_result load_layer(struct loader *l, struct vkm_layer *y)
+{
+    const struct vkm_hparams *h = &l->m->h;
+    uint32_t q = h->n_head * h->head, kv = h->n_head_kv * h->head;
+    TRY(table(l, "attn_norm.weight", h->n_embd, true, &y->tab_attn_norm));
+    TRY(table(l, "ffn_norm.weight", h->n_embd, true, &y->tab_ffn_norm));
+    y->tab_q_norm = y->tab_k_norm = VKM_NONE;
+    const struct vkm_gguf_tensor *qn = find(l, "attn_q_norm.weight");
+    if (qn) {
+        y->qk_norm_full = qn->ne[0] != h->head;
+        TRY(table(l, "attn_q_norm.weight", y->qk_norm_full ? q : h->head, true, &y->tab_q_norm));
+        TRY(table(l, "attn_k_norm.weight", y->qk_norm_full ? kv : h->head, true, &y->tab_k_norm));
+    }
+    TRY(matrix(l, "attn_q.weight", h->n_embd, q, 1, &y->q));
+    TRY(matrix(l, "attn_k.weight", h->n_embd, kv, 1, &y->k));
+    TRY(matrix(l, "attn_v.weight", h->n_embd, kv, 1, &y->v));
+    TRY(matrix(l, "attn_output.weight", q, h->n_embd, 1, &y->o));
+    TRY(table(l, "attn_q.bias", q, false, &y->tab_q_bias));
+    TRY(table(l, "attn_k.bias", kv, false, &y->tab_k_bias));
+    TRY(table(l, "attn_v.bias", kv, false, &y->tab_v_bias));
+    TRY(table(l, "attn_output.bias", h->n_embd, false, &y->tab_o_bias));
+    return load_moe(l, &y->moe);
+}
+
+static vkm_result plan_model(struct loader *l)
+{
+    struct vkm_model *m = l->m;
+    const struct vkm_hparams *h = &m->h;
+    l->layer = -1;
+    const struct vkm_gguf_tensor *embd = find(l, "token_embd.weight");
+    if (!embd) return shape(l, NULL, 0, 0, 0);
+    if (embd->ne[1] < 1 || embd->ne[1] > INT32_MAX) return vkm_fail(l->err, VKM_ERR_FORMAT, "tensor token_embd.weight has %llu rows", (unsigned long long)embd->ne[1]);
+    m->h.n_vocab = (uint32_t)embd->ne[1];
+    TRY(matrix(l, "token_embd.weight", h->n_embd, h->n_vocab, 1, &m->embedding));
+    TRY(table(l, "output_norm.weight", h->n_embd, true, &m->tab_output_norm));
+    if (find(l, "rope_freqs.weight")) TRY(vector(l, "rope_freqs.weight", h->n_rot / 2, true, &m->freq_factors));
+    m->layers = calloc(h->n_layer, sizeof *m->layers);
+    if (!m->layers) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    for (l->layer = 0; l->layer < (int)h->n_layer; l->layer++) TRY(load_layer(l, &m->layers[l->layer]));
+    l->layer = -1;
+    if (find(l, "output.weight")) return matrix(l, "output.weight", h->n_embd, h->n_vocab, 1, &m->output);
+    m->output = m->embedding;                              /* tied */
+    return VKM_OK;
+}
+
+static void copy_str(char *out, size_t size, struct vkm_str s)
+{
+    size_t n = s.n < size - 1 ? s.n : size - 1;
+    memcpy(out, s.at, n);
+    out[n] = 0;
+}
+
+static void describe(struct vkm_model *m, const vkm_gguf *g, uint64_t device_bytes)
+{
+    const struct vkm_hparams *h = &m->h;
+    vkm_model_info *i = &m->info;
+    struct vkm_str s;
+    snprintf(i->architecture, sizeof i->architecture, "%s", h->arch->name);
+    if (vkm_gguf_has(g, "general.name") && vkm_gguf_str(g, "general.name", &s, NULL) == VKM_OK) copy_str(i->name, sizeof i->name, s);
+    for (uint64_t t = 0; t < vkm_gguf_tensor_count(g); t++) {
+        const struct vkm_gguf_tensor *x = vkm_gguf_tensor_at(g, t);
+        i->n_params += x->ne[0] * x->ne[1] * x->ne[2] * x->ne[3];
+    }
+    i->file_bytes = vkm_gguf_file_bytes(g);
+    i->device_bytes = device_bytes;
+    i->n_layer = h->n_layer; i->n_embd = h->n_embd; i->n_head = h->n_head; i->n_head_kv = h->n_head_kv; i->head_dim = h->head; i->n_ctx_train = h->n_ctx_train; i->n_vocab = h->n_vocab;
+    i->n_expert = h->n_expert; i->n_expert_used = h->n_used; i->n_ff_expert = h->n_ff; i->n_ff_shared = h->n_ff_shared;
+}
+
+static vkm_result load(struct loader *l, const char *path, const vkm_model_params *params)
+{
+    struct vkm_model *m = l->m;
+    TRY(vkm_hparams_read(l->g, &m->h, l->err));
+    TRY(plan_model(l));
+    uint64_t need = vkm_plan_bytes(l->plan), have = vkm_device_budget(m->device);
+    if (need > have)
+        return vkm_fail(l->err, VKM_ERR_DEVICE_MEMORY, "%s: the weights need %.2f GiB of device memory, %s has %.2f GiB left", path, need / 0x1p30,
+                        vkm_device_caps(m->device)->device_name, have / 0x1p30);
+    if (vkm_gguf_has(l->g, "tokenizer.ggml.model")) {       /* a tokenizer that we do not know must not keep anyone from the logits */
+        vkm_error e = {0};
+        if (vkm_tokenizer_create(l->g, &m->tokenizer, &e) != VKM_OK) vkm_logf(m->device, VKM_LOG_WARN, "no tokenizer: %s", e.message);
+        else if (vkm_tokenizer_n_vocab(m->tokenizer) > m->h.n_vocab)
+            return vkm_fail(l->err, VKM_ERR_FORMAT, "%s: the tokenizer has %u tokens, the embedding %u rows", path, vkm_tokenizer_n_vocab(m->tokenizer), m->h.n_vocab);
+    }
+    describe(m, l->g, need);
+    return vkm_plan_upload(l->plan, l->g, m, params, l->err);
+}
+
+vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_params *params, vkm_model **model, vkm_error *err)
+{
+    if (!device || !path || !model) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_model_load: device, path and model are required");
+    vkm_gguf *g;
+    TRY(vkm_gguf_open(path, &g, err));
+    struct vkm_model *m = calloc(1, sizeof *m);
+    struct loader l = {.g = g, .m = m, .err = err};
+    vkm_result r = m ? vkm_plan_create(vkm_device_caps(device), &l.plan, err) : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    if (r == VKM_OK) {
+        m->device = device;
+        r = load(&l, path, params);
+    }
+    vkm_plan_destroy(l.plan);
+    vkm_gguf_close(g);
+    if (r != VKM_OK) { vkm_model_destroy(m); return r; }
+    *model = m;
+    return VKM_OK;
+}
+
+void vkm_model_destroy(vkm_model *m)
+{
+    if (!m) return;
+    for (uint32_t i = 0; i < m->n_slabs; i++) vkm_buffer_destroy(m->slabs[i]);
+    free(m->slabs); free(m->sets); free(m->tables); free(m->layers); free(m->freq_factors);
+    vkm_tokenizer_destroy(m->tokenizer);
+    free(m);
+}
+
+void vkm_model_get_info(const vkm_model *m, vkm_model_info *info) { *info = m->info; }
+const vkm_tokenizer *vkm_model_tokenizer(const vkm_model *m) { return m->tokenizer; }

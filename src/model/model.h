@@ -1,0 +1,55 @@
+/* A loaded model: hyper-parameters, weights in slabs, small vectors in the tables. */
+#ifndef VKM_MODEL_MODEL_H
+#define VKM_MODEL_MODEL_H
+
+#include "arch.h"
+#include "moe/layer.h"
+#include "nn/build.h"
+
+struct vkm_layer {
+    uint32_t tab_attn_norm, tab_ffn_norm, tab_q_norm, tab_k_norm;   /* words into the tables; VKM_NONE: absent */
+    bool qk_norm_full;                                              /* over the whole projection (OLMoE) instead of each head (Qwen3) */
+    uint32_t tab_q_bias, tab_k_bias, tab_v_bias, tab_o_bias;
+    struct vkm_weight q, k, v, o;
+    struct vkm_moe moe;
+};
+
+struct vkm_slab_set { uint32_t first, count; };                     /* slabs of one descriptor set */
+
+struct vkm_model {
+    vkm_device *device;
+    struct vkm_hparams h;
+    vkm_model_info info;
+    vkm_tokenizer *tokenizer;
+    struct vkm_weight embedding, output;
+    uint32_t tab_output_norm;
+    struct vkm_layer *layers;
+    float *freq_factors;                                            /* rope_freqs.weight, or NULL */
+    /* what kernels reach through descriptor sets */
+    vkm_buffer **slabs;
+    uint32_t n_slabs;
+    struct vkm_slab_set *sets;
+    uint32_t n_sets;
+    uint32_t *tables;                                               /* host copy; a session adds its rope table behind it */
+    uint32_t n_tables;
+};
+
+/* weights.c: what goes where, then the upload */
+struct vkm_source {                     /* where the rows of a weight come from */
+    const struct vkm_gguf_tensor *tensor;       /* experts along ne[2], or */
+    const struct vkm_gguf_tensor **each;        /* one tensor an expert; owned by the plan */
+    uint64_t first_row;
+    const float *own;                           /* or rows made by the loader: f32 [rows][cols]; owned by the plan */
+};
+struct vkm_plan;
+vkm_result vkm_plan_create(const struct vkm_caps *caps, struct vkm_plan **plan, vkm_error *err);
+void vkm_plan_destroy(struct vkm_plan *plan);
+/* Places a weight: fills everything in *w but type, rows, cols, experts, glu, which are given. b is the up half of a glu pair. On failure own/each are still the plan's. */
+vkm_result vkm_plan_add(struct vkm_plan *plan, struct vkm_weight *w, struct vkm_source a, struct vkm_source b, const char *name, vkm_error *err);
+/* Appends n words to the tables; returns where. VKM_NONE when out of memory. */
+uint32_t vkm_plan_table(struct vkm_plan *plan, const void *words, uint32_t n);
+uint64_t vkm_plan_bytes(const struct vkm_plan *plan);
+/* Creates the slabs and fills them; moves slabs, sets and tables into the model. */
+vkm_result vkm_plan_upload(struct vkm_plan *plan, const vkm_gguf *g, struct vkm_model *model, const vkm_model_params *params, vkm_error *err);
+
+#endif

@@ -1,0 +1,53 @@
+#include "session.h"
+
+/* Logits of at most this many bytes are computed at once when all positions are asked for. */
+#define LOGITS_BYTES (32u << 20)
+
+static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width)
+{
+    uint32_t ld = (uint32_t)vkm_align(width, 32);        /* matmul inputs are read in blocks of 32 columns */
+    struct vkm_region r = {(uint32_t)s->words, ld, (uint32_t)rows};
+    s->words += rows * ld;
+    return r;
+}
+
+void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, struct vkm_space *s)
+{
+    const struct vkm_hparams *h = &m->h;
+    uint64_t b = n_batch, slots = b * h->n_used;
+    *s = (struct vkm_space){.n_batch = n_batch, .state_words = VKM_STATE_TOKENS + 2 * n_batch};
+    s->head_rows = LOGITS_BYTES / 4 / h->n_vocab;
+    if (s->head_rows < 1) s->head_rows = 1;
+    if (s->head_rows > n_batch) s->head_rows = n_batch;
+    s->state = take(s, 1, s->state_words).at;
+    s->x = take(s, b, h->n_embd);
+    s->xn = take(s, b, h->n_embd);
+    s->q = take(s, b, h->n_head * h->head);
+    s->k = take(s, b, h->n_head_kv * h->head);
+    s->v = take(s, b, h->n_head_kv * h->head);
+    s->attention = take(s, b, h->n_head * h->head);
+    s->logits = take(s, s->head_rows, h->n_vocab);
+    s->scratch = take(s, 1, h->n_vocab);
+    struct vkm_moe_space *e = &s->moe;
+    e->logits = take(s, b, h->n_expert + 1);
+    e->ids = take(s, 1, (uint32_t)slots);
+    e->weights = take(s, 1, (uint32_t)slots);
+    e->gate = (struct vkm_region){take(s, 1, n_batch).at, 1, n_batch};
+    e->counts = take(s, 1, vkm_moe_count_words(n_batch, h->n_used, h->n_expert));
+    e->perm = take(s, 1, (uint32_t)slots);
+    e->tiles = take(s, 1, VKM_TILE_CLASSES * 2 * vkm_moe_tiles_max(n_batch, h->n_used, h->n_expert));
+    e->args = take(s, 1, VKM_TILE_CLASSES * 6);
+    e->h = take(s, slots, h->n_ff);
+    e->y = take(s, slots, h->n_embd);
+    bool apart = false, shared_apart = false;
+    for (uint32_t i = 0; i < h->n_layer; i++) {
+        apart |= m->layers[i].moe.gate.type != NULL;
+        shared_apart |= m->layers[i].moe.shared_gate.type != NULL;
+    }
+    if (apart) e->h2 = take(s, slots, h->n_ff);
+    if (h->n_ff_shared) {
+        e->shared_h = take(s, b, h->n_ff_shared);
+        e->shared_y = take(s, b, h->n_embd);
+        if (shared_apart) e->shared_h2 = take(s, b, h->n_ff_shared);
+    }
+}

@@ -1,0 +1,38 @@
+/* The MoE layer as steps of a program: router, permutation, experts, shared expert. */
+#ifndef VKM_MOE_LAYER_H
+#define VKM_MOE_LAYER_H
+
+#include "nn/build.h"
+
+struct vkm_moe {
+    uint32_t n_expert, n_used, n_embd;
+    uint32_t score;                              /* VKM_SCORE_... */
+    bool renormalise;
+    float weight_scale;
+    struct vkm_weight router;                    /* [n_expert (+ 1: gate of the shared expert)][n_embd] */
+    struct vkm_weight gate_up;                   /* interleaved; or, for unlike types, gate and up apart */
+    struct vkm_weight gate, up;
+    struct vkm_weight down;
+    struct vkm_weight shared_gate_up, shared_gate, shared_up, shared_down;  /* type NULL: no shared expert */
+    bool shared_gated;
+};
+
+/* Where the layer works. B tokens at most, k experts each; S = B k slots. */
+struct vkm_moe_space {
+    struct vkm_region logits;                    /* [B][n_expert + 1] */
+    struct vkm_region ids, weights;              /* [B][k] */
+    struct vkm_region gate;                      /* [B][1] */
+    struct vkm_region counts, perm, tiles, args; /* words */
+    struct vkm_region h, h2;                     /* [S][n_ff], h2 only for gate and up apart */
+    struct vkm_region y;                         /* [S][n_embd] by slot */
+    struct vkm_region shared_h, shared_h2, shared_y;
+};
+/* Words that the pieces above need, for at most n tokens. */
+uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert);
+uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert);
+
+/* From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token, 5 and more else
+ * (a step per tile size), plus 2 for a shared expert. */
+vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n);
+
+#endif

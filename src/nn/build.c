@@ -1,0 +1,180 @@
+#include "build.h"
+#include <stdio.h>
+#include <string.h>
+
+#define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
+
+/* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
+ * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
+ * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
+void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
+{
+    if (caps->type == VKM_TYPE_CPU) {
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = 8, .attention_lanes = 8, .attention_rows = 4};
+        return;
+    }
+    uint32_t most = caps->invocations < 256 ? caps->invocations : 256;
+    uint32_t lanes = caps->subgroup_size > 32 && caps->subgroup_size <= 64 ? 64 : 32;
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .reduce_lanes = most < 128 ? most : 128,
+                            .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
+}
+
+vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
+{
+    char text[64];
+    if (b->layer >= 0) snprintf(text, sizeof text, "blk.%d.%s", b->layer, label);
+    else               snprintf(text, sizeof text, "%s", label);
+    step->label = text;
+    if (!step->bindings) step->bindings = b->sets[0];
+    TRY(vkm_kernel_get(b->device, kernel, variant, spec, n_spec, &step->kernel, b->err));
+    return vkm_program_add(b->program, step, b->err);
+}
+
+static void declare(struct vkm_build *b, struct vkm_range *ranges, uint32_t *n, uint32_t at, uint64_t words)
+{
+    if (words) ranges[(*n)++] = (struct vkm_range){b->workspace, (uint64_t)at * 4, ((uint64_t)at + words) * 4};
+}
+void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words) { declare(b, s->reads, &s->n_reads, at, words); }
+void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words) { declare(b, s->writes, &s->n_writes, at, words); }
+void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * n); }
+void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * n); }
+
+#define PUSH(step, push) do { memcpy((step).push, &(push), sizeof (push)); (step).push_bytes = sizeof (push); } while (0)
+
+/* ---------------------------------------------------------------- matmul */
+
+uint32_t vkm_matmul_spec(const struct vkm_shape *s, uint32_t n_tile, bool glu, uint32_t spec[6])
+{
+    uint32_t parts = (s->splits - 1) * n_tile * s->rows_per_lane * s->lanes;
+    const uint32_t all[6] = {s->lanes, s->splits, s->rows_per_lane, n_tile, parts ? parts : 1, glu};
+    memcpy(spec, all, sizeof all);
+    return 6;
+}
+
+uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w)
+{
+    return vkm_div_up(w->n_panels, s->lanes * s->rows_per_lane / VKM_PANEL);
+}
+
+void vkm_matmul_push(const struct vkm_weight *w, struct vkm_push_matmul *p)
+{
+    *p = (struct vkm_push_matmul){.tab_weight = w->tab, .n_chunks = w->n_chunks, .chunk_panels = w->chunk_panels, .n_panels = w->n_panels,
+                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE};
+}
+
+uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
+
+vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    struct vkm_push_matmul push;
+    vkm_matmul_push(w, &push);
+    push.n = n; push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
+    for (uint32_t first = 0; first < n; ) {             /* whole tiles of 16, then the smallest tile that holds the rest */
+        uint32_t left = n - first, tile = 0;
+        while (sizes[tile] < left && tile + 1 < VKM_TILE_CLASSES) tile++;
+        uint32_t tiles = left / sizes[tile] ? left / sizes[tile] : 1, rows = tiles * sizes[tile] < left ? tiles * sizes[tile] : left;
+        struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
+        push.first = first;
+        PUSH(s, push);
+        vkm_reads_words(b, &s, x.at + first * x.ld, rows * x.ld);
+        vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
+        s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
+        s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
+        uint32_t spec[6], n_spec = vkm_matmul_spec(&b->shape, sizes[tile], w->glu, spec);
+        TRY(vkm_build_step(b, "linear", w->type->variant, spec, n_spec, &s, label));
+        first += rows;
+    }
+    return VKM_OK;
+}
+
+/* ---------------------------------------------------------------- elementwise */
+
+vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale)
+{
+    struct vkm_push_embed push = {.tab_weight = w->tab, .chunk_panels = w->chunk_panels, .kb = w->kb, .ws_tokens = ws_tokens, .ws_x = x.at, .ld_x = x.ld,
+                                  .n_embd = n_embd, .n_vocab = w->rows, .scale = scale};
+    struct vkm_step s = {.groups = {n, 1, 1}, .bindings = b->sets[w->set], .bytes = (uint64_t)n * n_embd * 8};
+    PUSH(s, push);
+    vkm_reads_words(b, &s, ws_tokens, n);
+    vkm_writes(b, &s, x, n);
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1};
+    return vkm_build_step(b, "embed", w->type->variant, spec, 2, &s, "embed");
+}
+
+vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
+{
+    struct vkm_push_combine_norm push = {
+        .ws_x = c->x.at + first * c->x.ld, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at + first * c->n_add * c->y.ld, .ld_y = c->y.ld, .n_add = c->n_add,
+        .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
+        .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
+        .tab_norm = c->tab_norm, .ws_out = c->out.at, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
+    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
+    PUSH(s, push);
+    vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
+    if (c->n_add) {
+        vkm_reads_words(b, &s, push.ws_y, n * c->n_add * c->y.ld);
+        vkm_writes_words(b, &s, push.ws_x, n * c->x.ld);
+    }
+    if (c->shared.rows) vkm_reads_words(b, &s, push.ws_shared, n * c->shared.ld);
+    if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
+    if (c->tab_norm != VKM_NONE) vkm_writes(b, &s, c->out, n);
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes};
+    return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
+}
+
+/* ---------------------------------------------------------------- attention */
+
+static void kv_ranges(struct vkm_step *s, struct vkm_range *ranges, uint32_t *n, const struct vkm_kv *kv)
+{
+    (void)s;
+    ranges[(*n)++] = (struct vkm_range){kv->k, (uint64_t)kv->k_offset * 4, (uint64_t)kv->k_offset * 4 + kv->bytes};
+    ranges[(*n)++] = (struct vkm_range){kv->v, (uint64_t)kv->v_offset * 4, (uint64_t)kv->v_offset * 4 + kv->bytes};
+}
+
+vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+{
+    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ws_v = a->v.at, .ld_kv = a->k.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
+        .n_rot = a->n_rot, .ws_pos = a->ws_pos, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
+        .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
+    struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
+    PUSH(s, push);
+    vkm_reads(b, &s, a->q, n); vkm_reads(b, &s, a->k, n); vkm_reads(b, &s, a->v, n);
+    vkm_reads_words(b, &s, a->ws_pos, n);
+    vkm_writes(b, &s, a->q, n);
+    kv_ranges(&s, s.reads, &s.n_reads, kv);               /* other positions stay */
+    kv_ranges(&s, s.writes, &s.n_writes, kv);
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
+    return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
+}
+
+vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+{
+    uint32_t group = a->n_head / a->n_head_kv, rows = n * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
+    while (nq > 1 && nq / 2 >= rows) nq /= 2;
+    struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .n = n, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
+        .ws_pos = a->ws_pos, .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .scale = a->scale};
+    struct vkm_step s = {.groups = {vkm_div_up(rows, nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set],
+                         .bytes = kv->bytes, .flops = 2ull * rows * a->n_head_kv * a->head * a->n_ctx};
+    PUSH(s, push);
+    vkm_reads(b, &s, a->q, n);
+    vkm_reads_words(b, &s, a->ws_pos, n);
+    kv_ranges(&s, s.reads, &s.n_reads, kv);
+    vkm_writes(b, &s, a->out, n);
+    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, vkm_div_up(a->head / 2, lanes)};
+    return vkm_build_step(b, "attention", "", spec, VKM_COUNT(spec), &s, "attention");
+}
+
+vkm_result vkm_sample(struct vkm_build *b, struct vkm_region logits, uint32_t n_vocab, struct vkm_region scratch, uint32_t ws_state, uint32_t state_words, uint32_t n_batch)
+{
+    struct vkm_push_sample push = {.ws_logits = logits.at, .n_vocab = n_vocab, .ws_state = ws_state, .ws_scratch = scratch.at, .n_batch = n_batch};
+    struct vkm_step s = {.groups = {1, 1, 1}, .bytes = (uint64_t)n_vocab * 4 * 8};
+    PUSH(s, push);
+    vkm_reads(b, &s, logits, 1);
+    vkm_reads_words(b, &s, ws_state, state_words);
+    vkm_writes(b, &s, logits, 1);                          /* the penalty is applied in place */
+    vkm_writes(b, &s, scratch, 1);
+    vkm_writes_words(b, &s, ws_state, state_words);
+    const uint32_t spec[] = {b->shape.sample_lanes, 1, b->shape.sample_lanes};
+    return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
+}

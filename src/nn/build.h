@@ -1,0 +1,89 @@
+/* Building a program: one function a kind of step. It picks the kernel variant from caps, fills the push constants, declares what is read and written and counts bytes and flops.
+ * Nothing here knows an architecture: src/model/ strings these together. */
+#ifndef VKM_NN_BUILD_H
+#define VKM_NN_BUILD_H
+
+#include "host/program.h"
+#include "shaders/abi.h"
+#include "types.h"
+
+/* A matrix, or the matrices of all experts, as kernels see it: row chunks in slabs (tables entry of abi.h). */
+struct vkm_weight {
+    const struct vkm_type *type;     /* NULL: absent */
+    uint32_t rows, cols;             /* of one expert; rows are features when glu */
+    uint32_t experts;                /* 1: dense */
+    bool glu;                        /* panels of 16 gate rows and 16 up rows */
+    uint32_t kb, n_panels;           /* columns / 32, panels of one expert, both rounded up */
+    uint32_t n_chunks, chunk_panels;
+    uint32_t tab;                    /* words into the tables buffer */
+    uint32_t set;                    /* which vkm_bindings it is reached through */
+};
+
+/* A part of the workspace: rows of `ld` words. */
+struct vkm_region { uint32_t at, ld, rows; };
+
+/* Workgroup shapes for this device: see vkm_shape_choose. */
+struct vkm_shape {
+    uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
+    uint32_t reduce_lanes;                   /* norm, router, rope */
+    uint32_t sample_lanes;
+    uint32_t attention_lanes, attention_rows;
+};
+void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
+
+struct vkm_build {
+    vkm_device *device;
+    struct vkm_shape shape;
+    vkm_program *program;
+    vkm_buffer *workspace;
+    vkm_bindings *const *sets;
+    int layer;                               /* for labels; < 0: none */
+    vkm_error *err;
+};
+
+/* Adds a step of kernel name:variant; label is prefixed by the layer. Used by the functions below and by src/moe. */
+vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label);
+/* Declares the first n rows of a region. */
+void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
+void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
+void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
+void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
+
+/* matmul pieces shared with src/moe */
+uint32_t vkm_matmul_spec(const struct vkm_shape *shape, uint32_t n_tile, bool glu, uint32_t spec[6]);
+uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
+void vkm_matmul_push(const struct vkm_weight *w, struct vkm_push_matmul *push);
+uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
+#define VKM_TILE_SIZES {1, 4, 8, 16}
+
+/* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
+vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
+vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale);
+
+struct vkm_combine {
+    struct vkm_region x;
+    uint32_t width;
+    struct vkm_region y; uint32_t n_add;          /* rows of y per token; 0: no addition */
+    struct vkm_region shared, gate;               /* rows 0: none */
+    uint32_t tab_norm;                            /* VKM_NONE: none */
+    struct vkm_region out;
+    float scale, eps;
+};
+vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
+
+/* The KV cache of one layer */
+struct vkm_kv { vkm_buffer *k, *v; uint32_t k_slab, v_slab, k_offset, v_offset, set; uint64_t bytes; /* of k and of v */ };
+struct vkm_attention {
+    uint32_t n_head, n_head_kv, head, n_rot;
+    bool neox, kv16;
+    uint32_t tab_q_norm, tab_k_norm, tab_rope;
+    float eps, clamp, scale;
+    uint32_t n_ctx;                               /* a multiple of 32 */
+    struct vkm_region q, k, v, out;
+    uint32_t ws_pos;
+};
+vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
+vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
+vkm_result vkm_sample(struct vkm_build *b, struct vkm_region logits, uint32_t n_vocab, struct vkm_region scratch, uint32_t ws_state, uint32_t state_words, uint32_t n_batch);
+
+#endif

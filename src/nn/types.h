@@ -1,0 +1,28 @@
+/* Tensor types: what a matrix may be stored as, how a row is repacked for the kernels. Adding one is a row in types.c, a repack function, and its branch in shaders/quant.glsl. */
+#ifndef VKM_NN_TYPES_H
+#define VKM_NN_TYPES_H
+
+#include "host/base.h"
+
+#define VKM_PANEL_ROWS 32
+
+struct vkm_type {
+    uint32_t id;                 /* ggml type id */
+    const char *name;            /* "Q4_K" */
+    const char *variant;         /* "q4_k": kernel variant */
+    uint32_t block_cols, block_bytes;
+    /* Words of one row of a panel with kb blocks of 32 columns. */
+    uint32_t (*row_words)(uint32_t kb);
+    /* Writes one row (cols columns at src; the rest of kb * 32 are zeros) into row `row` of a zeroed panel. */
+    void (*repack)(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row);
+};
+
+const struct vkm_type *vkm_type_find(uint32_t ggml_id);      /* NULL: not supported */
+extern const struct vkm_type vkm_types[];
+extern const size_t vkm_type_count;
+
+uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb);
+uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols);   /* in the file */
+float vkm_half_to_float(uint16_t h);
+
+#endif
