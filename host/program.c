@@ -135,18 +135,20 @@ static bool overlap(const struct vkm_range *a, uint32_t n_a, const struct vkm_ra
     return false;
 }
 
-/* An op waits for those since the last barrier whose writes it reads or writes, or whose reads it writes. */
+/* An op waits for those since the last barrier whose writes it reads or writes, or whose reads it writes; not for neighbours that it is declared concurrent with. */
 static vkm_result derive_barriers(vkm_program *p, vkm_error *err)
 {
     struct vkm_range *read = malloc(((size_t)p->n_ops + 1) * VKM_OP_RANGES * sizeof *read), *written = malloc(((size_t)p->n_ops + 1) * VKM_OP_RANGES * sizeof *written);
-    uint32_t n_read = 0, n_written = 0;
+    uint32_t n_read = 0, n_written = 0, before_read = 0, before_written = 0;   /* before_: what precedes the current run of concurrent ops */
     bool enough = read && written;
     for (uint32_t i = 0; enough && i < p->n_ops; i++) {
         struct vkm_range reads[VKM_OP_RANGES], writes[VKM_OP_RANGES];
         uint32_t n_reads, n_writes;
         vkm_op_ranges(&p->ops[i], reads, &n_reads, writes, &n_writes);
-        p->ops[i].barrier = overlap(reads, n_reads, written, n_written) || overlap(writes, n_writes, written, n_written) || overlap(writes, n_writes, read, n_read);
-        if (p->ops[i].barrier) n_read = n_written = 0;
+        uint32_t run = p->ops[i].is_copy ? 0 : p->ops[i].step.concurrent;
+        if (!run || i == 0 || p->ops[i - 1].is_copy || p->ops[i - 1].step.concurrent != run) before_read = n_read, before_written = n_written;
+        p->ops[i].barrier = overlap(reads, n_reads, written, before_written) || overlap(writes, n_writes, written, before_written) || overlap(writes, n_writes, read, before_read);
+        if (p->ops[i].barrier) n_read = n_written = before_read = before_written = 0;
         memcpy(read + n_read, reads, n_reads * sizeof *reads);
         memcpy(written + n_written, writes, n_writes * sizeof *writes);
         n_read += n_reads, n_written += n_writes;

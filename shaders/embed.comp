@@ -13,7 +13,10 @@ void main() {
     uint slab = tables.u[at], base = tables.u[at + 1] + (panel - chunk * push.chunk_panels) * panel_size(push.kb);
     for (uint k = gl_LocalInvocationID.x; k < push.kb; k += gl_WorkGroupSize.x) {
         Block b = block_load(slab, base, push.kb, k, id % 32);
-        [[unroll]] for (int c = 0; c < 8; c++)
-            if (k * 32 + c * 4 < push.ld_x) ws4.f[(push.ws_x + t * push.ld_x) / 4 + k * 8 + c] = push.scale * block_get(b, c);
+        for (uint i = 0; i < STEPS; i++) {
+            STEP_WORDS q = block_step(slab, b, i);
+            [[unroll]] for (int c = 0; c < CHUNKS; c++)
+                ws4.f[(push.ws_x + t * push.ld_x) / 4 + k * 8 + i * CHUNKS + c] = push.scale * block_get(b, q, i, c);
+        }
     }
 }

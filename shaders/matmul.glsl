@@ -8,35 +8,37 @@ layout(constant_id = 6) const uint SPLIT_SHARED = 1;  /* words of `parts` */
 
 const uint LANES = 32 / RPL;                        /* lanes on a panel */
 
-#ifdef TIER_FP16
-#  define X4(i) vec4(ws4h.f[i])
-#else
-#  define X4(i) ws4.f[i]
-#endif
-
 shared float parts[SPLIT_SHARED];                   /* [split - 1][NT * RPL][lanes] */
 
 float acc[NT * RPL];
 
-void multiply(uint slab, uint base, uint kb, uint row, uint x[NT]) {
+/* one step of the columns of block k, for all rows and tokens of the lane */
+void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[NT]) {
+    STEP_WORDS q[RPL];
+    [[unroll]] for (int r = 0; r < int(RPL); r++) q[r] = block_step(slab, b[r], i);
+    [[unroll]] for (int c = 0; c < CHUNKS; c++) {
+        vec4 w[RPL];
+        [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = block_get(b[r], q[r], i, c);
+        [[unroll]] for (int t = 0; t < int(NT); t++) {
+            vec4 v = ws4.f[x[t] + k * 8 + i * CHUNKS + c];
+            [[unroll]] for (int r = 0; r < int(RPL); r++) {
+                float a = acc[t * RPL + r];
+                a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w;
+                acc[t * RPL + r] = a;
+            }
+        }
+    }
+}
+
+void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = 0.0;
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
     for (uint k = begin; k < end; k++) {
         Block b[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);
-        [[unroll]] for (int c = 0; c < 8; c++) {
-            vec4 w[RPL];
-            [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = block_get(b[r], c);
-            [[unroll]] for (int t = 0; t < int(NT); t++) {
-                vec4 v = X4(x[t] + k * 8 + c);
-                [[unroll]] for (int r = 0; r < int(RPL); r++) {
-                    float a = acc[t * RPL + r];
-                    a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w;
-                    acc[t * RPL + r] = a;
-                }
-            }
-        }
+        if (NT > 4) { [[dont_unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
+        else        { [[unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
     }
     if (splits > 1) {                               /* uniform: a constant of the pipeline */
         uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;

@@ -3,20 +3,26 @@
  *     q   NQ4 uvec4 a block and row     the quants; 4-bit types: byte b of word w has column 8w+b low, 8w+4+b high
  *     hi  NHI uint  a block and row     the bits above four
  *     s   scales, by type
- * K-quants keep their 16-byte header (d, dmin, packed 6-bit scales) a super-block and row. Values are dequantised exactly, in f32:
- * a block is read once into `Block`, then columns 4c .. 4c+3 come out of block_get(b, c). Formats: GGML block layouts Q4_0 ... Q6_K. */
+ * K-quants keep their 16-byte header (d, dmin, packed 6-bit scales) a super-block and row. Values are dequantised exactly, in f32: a block of 32 columns is
+ * opened once (scales, and quants where they fit a uvec4), then taken in STEPS steps of CHUNKS times four columns. Formats: GGML block layouts Q4_0 ... Q6_K.
+ * Steps exist because a CPU driver's compiler takes seconds over 32 unrolled columns of a 16-token tile: a loop over steps keeps its code small. */
 
 #if defined(TYPE_F32)
 #  define NQ4 8
+#  define CHUNKS 1
 #elif defined(TYPE_F16) || defined(TYPE_BF16)
 #  define NQ4 4
+#  define CHUNKS 2
 #elif defined(TYPE_Q8_0)
 #  define NQ4 2
+#  define CHUNKS 4
 #  define SCALE_D
 #else
 #  define NQ4 1
+#  define CHUNKS 2
 #  define NIBBLES
 #endif
+#define STEPS (8 / CHUNKS)
 #if defined(TYPE_Q5_0) || defined(TYPE_Q5_1) || defined(TYPE_Q5_K)
 #  define NHI 1
 #elif defined(TYPE_Q6_K)
@@ -41,7 +47,11 @@
 #endif
 
 struct Block {
-    uvec4 q[NQ4];
+#ifdef NIBBLES
+    uvec4 q;
+#else
+    uint at;               /* uvec4 offset of the first step's quants; each step is 32 further */
+#endif
 #if NHI > 0
     uint hi[NHI];
 #endif
@@ -76,7 +86,11 @@ float half_at(uint word, uint high) { vec2 h = unpackHalf2x16(word); return high
 /* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
 Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     Block b;
-    [[unroll]] for (int i = 0; i < NQ4; i++) b.q[i] = slabs4[s].w[base + (k * NQ4 + i) * 32 + row];
+#ifdef NIBBLES
+    b.q = slabs4[s].w[base + k * 32 + row];
+#else
+    b.at = base + k * NQ4 * 32 + row;
+#endif
     uint at = base * 4 + kb * NQ4 * 128;                       /* words from here on */
 #if NHI > 0
     [[unroll]] for (int i = 0; i < NHI; i++) b.hi[i] = slabs[s].w[at + (k * NHI + i) * 32 + row];
@@ -107,29 +121,38 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
 
 vec4 bytes(uint w) { return vec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24); }
 
-/* columns 4c .. 4c+3 of the block; c is a constant once loops are unrolled */
-vec4 block_get(const Block b, const int c) {
+/* What a step takes from memory, or from the block */
+#ifdef NIBBLES
+#define STEP_WORDS uint
+uint block_step(uint s, const Block b, uint i) { return b.q[i]; }
+#else
+#define STEP_WORDS uvec4
+uvec4 block_step(uint s, const Block b, uint i) { return slabs4[s].w[b.at + i * 32]; }
+#endif
+
+/* columns 4c .. 4c+3 of step i; c is a constant once its loop is unrolled */
+vec4 block_get(const Block b, STEP_WORDS q, uint i, const int c) {
 #if defined(TYPE_F32)
-    return uintBitsToFloat(b.q[c]);
+    return uintBitsToFloat(q);
 #elif defined(TYPE_F16)
-    uvec2 w = (c & 1) == 0 ? b.q[c >> 1].xy : b.q[c >> 1].zw;
+    uvec2 w = c == 0 ? q.xy : q.zw;
     return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
 #elif defined(TYPE_BF16)
-    uvec2 w = (c & 1) == 0 ? b.q[c >> 1].xy : b.q[c >> 1].zw;
+    uvec2 w = c == 0 ? q.xy : q.zw;
     return uintBitsToFloat(uvec4(w.x << 16, w.x & 0xffff0000u, w.y << 16, w.y & 0xffff0000u));
 #elif defined(TYPE_Q8_0)
-    int w = int(b.q[c >> 2][c & 3]);
+    int w = int(q[c]);
     return b.d * vec4(bitfieldExtract(w, 0, 8), bitfieldExtract(w, 8, 8), bitfieldExtract(w, 16, 8), w >> 24);
 #else
-    uint w = (c & 1) == 0 ? b.q[0][c >> 1] & 0x0f0f0f0fu : (b.q[0][c >> 1] >> 4) & 0x0f0f0f0fu;
+    uint w = (q >> 4 * c) & 0x0f0f0f0fu;
 #  if NHI == 1
-    w |= ((b.hi[0] >> c) & 0x01010101u) << 4;
+    w |= ((b.hi[0] >> (2 * i + c)) & 0x01010101u) << 4;
 #  elif NHI == 2
-    w |= ((b.hi[c & 1] >> (c >> 1) * 2) & 0x03030303u) << 4;
+    w |= ((b.hi[c] >> 2 * i) & 0x03030303u) << 4;
 #  endif
     vec4 v = bytes(w);
 #  if defined(TYPE_Q6_K)
-    return b.d[c >> 2] * (v - BIAS);
+    return (i < 2 ? b.d[0] : b.d[1]) * (v - BIAS);
 #  elif defined(SCALE_D)
     return b.d * (v - BIAS);
 #  else

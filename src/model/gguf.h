@@ -43,7 +43,7 @@ struct vkm_gguf_tensor {
     uint32_t type;               /* ggml type id */
     uint32_t n_dims;
     uint64_t ne[4];              /* ne[0] contiguous; 1 beyond n_dims */
-    const void *data;            /* in the mapping; aligned to the file's alignment */
+    const void *data;            /* in the mapping; aligned to the file's alignment (32 unless told), counted from the start of the file */
     uint64_t bytes;
 };
 uint64_t vkm_gguf_tensor_count(const vkm_gguf *g);
