@@ -32,6 +32,7 @@ struct vkm_caps {
 };
 
 /* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824".
+ * Also "all", "kv_slabs=N", and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
  * Tiers and numbers only ever lower what the device has. Unknown words are VKM_ERR_ARGUMENT. */
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err);
 /* One line for people. */

@@ -31,7 +31,7 @@
     X(CreatePipelineLayout) X(DestroyPipelineLayout) X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout)                       \
     X(CreateDescriptorPool) X(DestroyDescriptorPool) X(AllocateDescriptorSets) X(UpdateDescriptorSets)
 #define VKM_DEVICE_KHR(X) X(WaitSemaphores) X(GetSemaphoreCounterValue)   /* core in 1.2, else with the suffix KHR */
-#define VKM_DEVICE_OPTIONAL(X) X(SetDebugUtilsObjectNameEXT)
+#define VKM_DEVICE_OPTIONAL(X) X(SetDebugUtilsObjectNameEXT) X(CmdBeginDebugUtilsLabelEXT) X(CmdEndDebugUtilsLabelEXT)
 
 #define VKM_X(name) PFN_vk##name vk##name;
 struct vkm_instance {
@@ -230,7 +230,7 @@ void vkm_op_ranges(const struct vkm_op *op, struct vkm_range *reads, uint32_t *n
 const struct vkm_op *vkm_program_step_op(const vkm_program *program, uint32_t i);   /* step i, copies not counted; NULL beyond the last */
 /* Binds the step's set and pipeline unless *set and *pipeline say that they are. */
 void vkm_step_bind(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *step, VkDescriptorSet *set, VkPipeline *pipeline);
-/* Pushes constants and dispatches [first, first + count) of the step's workgroups along dimension axis; an indirect step whole. */
+/* Pushes constants and dispatches, under the step's label for debuggers, [first, first + count) of the step's workgroups along dimension axis; an indirect step whole. */
 void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *step, uint32_t axis, uint32_t first, uint32_t count);
 vkm_result vkm_program_record(vkm_program *program, enum vkm_record how, VkQueryPool queries, struct vkm_recording *out, vkm_error *err);
 void vkm_recording_free(vkm_program *program, struct vkm_recording *recording);

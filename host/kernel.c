@@ -161,7 +161,7 @@ vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *vari
     if (r) return r;
     if (!variant) variant = "";
     if (n_spec > VKM_SPEC_MAX) return vkm_fail(err, VKM_ERR_ARGUMENT, "kernel %s: %u specialisation constants, at most %d", name, n_spec, VKM_SPEC_MAX);
-    const struct vkm_module *module;
+    const struct vkm_module *module = NULL;
     if ((r = find_module(device, name, variant, &module, err))) return r;
     if (!grow_table(device)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
     struct vkm_kernel **slot = find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec);
@@ -200,12 +200,12 @@ const char *vkm_kernel_variant(const vkm_kernel *kernel) { return kernel->varian
 
 size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size)
 {
+    static const char *const requires[VKM_TIER_COUNT] = {"-", "subgroup-arithmetic,ballot,shuffle", "shaderFloat16,storageBuffer16BitAccess"};
     vkm_text t = {text, size, 0};
     if (size) *text = 0;
-    vkm_textf(&t, "%-24s %-16s %-10s %s\n", "name", "variant", "tier", "unavailable because");
     for (size_t i = 0; i < vkm_module_count; i++) {
         const struct vkm_module *m = &vkm_modules[i];
-        vkm_textf(&t, "%-24s %-16s %-10s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier));
+        vkm_textf(&t, "%-16s %-12s %-10s %-42s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier), requires[m->tier]);
         if (!m->words) vkm_textf(&t, "left out of this build: its glslang is too old\n");
         else if (device && m->tier > device->caps.tier) vkm_textf(&t, "the device has tier %s\n", vkm_tier_name(device->caps.tier));
         else vkm_textf(&t, "-\n");

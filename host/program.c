@@ -233,10 +233,8 @@ static bool make_room(struct recorder *rec, double seconds)
     return fresh;
 }
 
-void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *s, uint32_t axis, uint32_t first, uint32_t count)
+static void dispatch(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *s, uint32_t axis, uint32_t first, uint32_t count)
 {
-    if (s->push_bytes)
-        device->vk.vkCmdPushConstants(commands, device->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, s->push_bytes, s->push);
     if (s->indirect) {
         device->vk.vkCmdDispatchIndirect(commands, s->bindings->workspace->handle, s->indirect_offset);
         return;
@@ -246,6 +244,16 @@ void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct 
     groups[axis] = count;
     if (first) device->vk.vkCmdDispatchBase(commands, base[0], base[1], base[2], groups[0], groups[1], groups[2]);
     else device->vk.vkCmdDispatch(commands, groups[0], groups[1], groups[2]);
+}
+
+void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *s, uint32_t axis, uint32_t first, uint32_t count)
+{
+    if (s->push_bytes)
+        device->vk.vkCmdPushConstants(commands, device->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, s->push_bytes, s->push);
+    bool labels = device->vk.vkCmdBeginDebugUtilsLabelEXT && device->vk.vkCmdEndDebugUtilsLabelEXT;
+    if (labels) device->vk.vkCmdBeginDebugUtilsLabelEXT(commands, &(VkDebugUtilsLabelEXT){.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = s->label});
+    dispatch(device, commands, s, axis, first, count);
+    if (labels) device->vk.vkCmdEndDebugUtilsLabelEXT(commands);
 }
 
 void vkm_step_bind(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *s, VkDescriptorSet *set, VkPipeline *pipeline)

@@ -96,10 +96,11 @@ static vkm_result wait_value(vkm_device *device, uint64_t value, vkm_error *err)
 
 static uint64_t poll_value(vkm_device *device)
 {
-    uint64_t value;
-    if (!device->lost && device->completed < device->submitted &&
-        device->vk.vkGetSemaphoreCounterValue(device->handle, device->timeline, &value) == VK_SUCCESS && value > device->completed && value <= device->submitted)
-        device->completed = value;   /* a lost device may report UINT64_MAX */
+    if (device->lost || device->completed == device->submitted) return device->completed;
+    uint64_t value = 0;
+    VkResult r = device->vk.vkGetSemaphoreCounterValue(device->handle, device->timeline, &value);
+    if (r != VK_SUCCESS) vkm_fail_vk(device, NULL, r, "polling %s", device->caps.device_name);
+    else if (value > device->completed && value <= device->submitted) device->completed = value;   /* a lost device may report UINT64_MAX */
     return device->completed;
 }
 
@@ -109,7 +110,8 @@ vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err)
     return wait_value(device, ticket, err);
 }
 
-bool vkm_done(vkm_device *device, uint64_t ticket) { return ticket <= device->completed || ticket <= poll_value(device); }
+/* On a lost device true, so that who polls goes on to vkm_wait and is told. */
+bool vkm_done(vkm_device *device, uint64_t ticket) { return ticket <= device->completed || ticket <= poll_value(device) || device->lost; }
 
 bool vkm_queue_is_idle(vkm_device *device) { return !device->transient_open && poll_value(device) == device->submitted; }
 

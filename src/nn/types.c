@@ -24,29 +24,35 @@ float vkm_half_to_float(uint16_t h)
 
 static uint32_t *q4(uint32_t *panel, uint32_t nq4, uint32_t k, uint32_t i, uint32_t row) { return panel + (((size_t)k * nq4 + i) * VKM_PANEL_ROWS + row) * 4; }
 
-/* 32 four-bit values to four words: byte b of word w has column 8w + b low, 8w + 4 + b high */
-static void pack_nibbles(const uint8_t v[32], uint32_t out[4])
+/* 32 values of up to six bits, a byte each, taken as eight little-endian words of four columns (group c = columns 4c .. 4c + 3). */
+struct values { uint32_t w[8]; };
+
+/* the low four bits: byte b of word w has column 8w + b low, 8w + 4 + b high */
+static void pack_nibbles(const struct values *v, uint32_t out[4])
 {
-    for (int w = 0; w < 4; w++) {
-        uint32_t x = 0;
-        for (int b = 0; b < 4; b++) x |= (uint32_t)((v[8 * w + b] & 15) | (v[8 * w + 4 + b] & 15) << 4) << 8 * b;
-        out[w] = x;
-    }
+    for (int w = 0; w < 4; w++) out[w] = (v->w[2 * w] & 0x0f0f0f0fu) | (v->w[2 * w + 1] & 0x0f0f0f0fu) << 4;
 }
 
-/* the fifth bits of 32 values: group c of four columns is bit c of each byte */
-static uint32_t pack_fifth(const uint8_t v[32])
+/* the fifth bits: group c is bit c of each byte */
+static uint32_t pack_fifth(const struct values *v)
 {
     uint32_t x = 0;
-    for (int i = 0; i < 32; i++) x |= (uint32_t)(v[i] >> 4 & 1) << (8 * (i & 3) + (i >> 2));
+    for (int c = 0; c < 8; c++) x |= (v->w[c] >> 4 & 0x01010101u) << c;
     return x;
 }
 
-/* the two high bits: even groups of four columns in the first word, odd in the second, two bits of each byte a group */
-static void pack_high2(const uint8_t v[32], uint32_t out[2])
+/* the two high bits: even groups in the first word, odd in the second, two bits of each byte a group */
+static void pack_high2(const struct values *v, uint32_t out[2])
 {
     out[0] = out[1] = 0;
-    for (int i = 0; i < 32; i++) { int c = i >> 2; out[c & 1] |= (uint32_t)(v[i] >> 4 & 3) << (8 * (i & 3) + 2 * (c >> 1)); }
+    for (int c = 0; c < 8; c++) out[c & 1] |= (v->w[c] >> 4 & 0x03030303u) << 2 * (c >> 1);
+}
+
+/* four columns' fifth bits, from bit 4c of a mask of 32 in column order, to bit 4 of each byte */
+static uint32_t spread_fifth(uint32_t mask, int c)
+{
+    uint32_t four = mask >> 4 * c & 15;
+    return (four & 1) << 4 | (four & 2) << 11 | (four & 4) << 18 | (four & 8) << 25;
 }
 
 /* ---- plain types */
@@ -96,11 +102,15 @@ static void repack_legacy(const uint8_t *src, uint32_t cols, uint32_t kb, uint32
         src += m ? 4 : 2;
         uint32_t qh = 0;
         if (fifth) { qh = u32(src); src += 4; }
-        uint8_t v[32];
-        for (int i = 0; i < 32; i++) v[i] = (uint8_t)((i < 16 ? src[i] & 15 : src[i - 16] >> 4) | (qh >> i & 1) << 4);
+        struct values v;
+        for (int c = 0; c < 8; c++) {                     /* columns 0..15 are low nibbles, 16..31 high ones */
+            uint32_t word = u32(src + 4 * (c & 3));
+            v.w[c] = (c < 4 ? word : word >> 4) & 0x0f0f0f0fu;
+            if (fifth) v.w[c] |= spread_fifth(qh, c);
+        }
         src += 16;
-        pack_nibbles(v, q4(panel, 1, k, 0, row));
-        if (fifth) hi[(size_t)k * VKM_PANEL_ROWS + row] = pack_fifth(v);
+        pack_nibbles(&v, q4(panel, 1, k, 0, row));
+        if (fifth) hi[(size_t)k * VKM_PANEL_ROWS + row] = pack_fifth(&v);
     }
 }
 static void repack_q4_0(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_legacy(src, cols, kb, panel, row, false, false); }
@@ -122,13 +132,13 @@ static void repack_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *p
         memcpy(header + ((size_t)s * VKM_PANEL_ROWS + row) * 4, src, 16);
         const uint8_t *qh = src + 16, *qs = fifth ? src + 48 : src + 16;
         for (uint32_t j = 0; j < 8; j++) {
-            uint8_t v[32];
-            for (int i = 0; i < 32; i++) {
-                uint8_t byte = qs[32 * (j / 2) + i];
-                v[i] = (uint8_t)((j & 1 ? byte >> 4 : byte & 15) | (fifth ? (qh[i] >> j & 1) << 4 : 0));
+            struct values v;
+            for (uint32_t c = 0; c < 8; c++) {
+                v.w[c] = u32(qs + 32 * (j / 2) + 4 * c) >> 4 * (j & 1) & 0x0f0f0f0fu;
+                if (fifth) v.w[c] |= (u32(qh + 4 * c) >> j & 0x01010101u) << 4;
             }
-            pack_nibbles(v, q4(panel, 1, s * 8 + j, 0, row));
-            if (fifth) hi[(size_t)(s * 8 + j) * VKM_PANEL_ROWS + row] = pack_fifth(v);
+            pack_nibbles(&v, q4(panel, 1, s * 8 + j, 0, row));
+            if (fifth) hi[(size_t)(s * 8 + j) * VKM_PANEL_ROWS + row] = pack_fifth(&v);
         }
         src += fifth ? 176 : 144;
     }
@@ -145,14 +155,12 @@ static void repack_q6_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t
         d[(size_t)s * VKM_PANEL_ROWS + row] = u16(src + 208);
         for (uint32_t j = 0; j < 8; j++) {                /* 32 columns: half n = j / 4, group g = j % 4 */
             uint32_t n = j / 4, g = j % 4;
-            uint8_t v[32];
-            for (uint32_t l = 0; l < 32; l++) {
-                uint8_t low = src[64 * n + 32 * (g & 1) + l];
-                v[l] = (uint8_t)((g < 2 ? low & 15 : low >> 4) | (src[128 + 32 * n + l] >> 2 * g & 3) << 4);
-            }
-            pack_nibbles(v, q4(panel, 1, s * 8 + j, 0, row));
+            struct values v;
+            for (uint32_t c = 0; c < 8; c++)
+                v.w[c] = (u32(src + 64 * n + 32 * (g & 1) + 4 * c) >> (g < 2 ? 0 : 4) & 0x0f0f0f0fu) | (u32(src + 128 + 32 * n + 4 * c) >> 2 * g & 0x03030303u) << 4;
+            pack_nibbles(&v, q4(panel, 1, s * 8 + j, 0, row));
             uint32_t h[2];
-            pack_high2(v, h);
+            pack_high2(&v, h);
             for (uint32_t i = 0; i < 2; i++) hi[((size_t)(s * 8 + j) * 2 + i) * VKM_PANEL_ROWS + row] = h[i];
         }
     }
