@@ -408,8 +408,8 @@ struct vkm_str vkm_gguf_key_name(const vkm_gguf *g, uint64_t i) { return g->part
 
 static void print_number(enum vkm_gguf_type type, const uint8_t *at, vkm_text *out)
 {
-    int64_t x;
-    bool above;
+    int64_t x = 0;
+    bool above = false;
     double f;
     if (load_float(type, at, &f)) vkm_textf(out, "%g", f);
     else if (type == VKM_GGUF_BOOL) vkm_textf(out, "%s", at[0] ? "true" : "false");

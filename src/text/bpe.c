@@ -118,7 +118,7 @@ static vkm_result load_merges(const vkm_gguf *g, const struct vkm_vocab *v, stru
         m->slots[i].left = -1;
     for (uint64_t i = 0; i < n && r == VKM_OK; i++) {
         struct vkm_str s;
-        int32_t left, right, joined;
+        int32_t left = -1, right = -1, joined = -1;
         if ((r = vkm_gguf_array_str(g, key, i, &s, err)) != VKM_OK || (r = read_merge(v, s, i, whole, &left, &right, &joined, err)) != VKM_OK)
             break;
         struct vkm_merge_slot *slot = slot_of(m, left, right);

@@ -61,7 +61,8 @@ struct vkm_scratch {
 
 /* ---- SentencePiece-BPE, spm.c */
 vkm_result vkm_spm_load(const vkm_gguf *g, struct vkm_tokenizer *t, vkm_error *err);    /* fills byte_id */
-vkm_result vkm_spm_tokenize(const struct vkm_tokenizer *t, const char *text, size_t n, bool space_prefix, struct vkm_scratch *s, vkm_error *err);
+/* text is a whole fragment: what comes before it is a special token or nothing, so this is where the space prefix goes. */
+vkm_result vkm_spm_tokenize(const struct vkm_tokenizer *t, const char *text, size_t n, struct vkm_scratch *s, vkm_error *err);
 
 /* ---- byte-level BPE, bpe.c */
 vkm_result vkm_bpe_load(const vkm_gguf *g, struct vkm_tokenizer *t, vkm_error *err);    /* fills byte_id, pre, merges */

@@ -61,7 +61,7 @@ static const struct vkm_pre_family FAMILIES[] = {
       { "[\\r\\n]",
         "[" WS "]?[" DEEPSEEK_LETTERS "]+",
         "[" WS "]?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+",
-        "(?<![" WS "])[" WS "]++\\z",    /* \s+$ there; looking behind avoids trying a long run from each of its places */
+        "(?<![" WS "])[" WS "]++\\z",    /* \s+$ there; looking behind keeps the interpreter from trying a long run at each of its places */
         DEEPSEEK_CJK,
         "\\p{N}+" }, false, false },
     { " deepseek-coder ", { "[\\r\\n]", "[" WS "]?\\p{L}+", "[" WS "]?\\p{P}+", DEEPSEEK_CJK, "\\p{N}" }, false, false },

@@ -90,10 +90,10 @@ static bool push_bytes(const struct vkm_tokenizer *t, const char *bytes, size_t 
     return true;
 }
 
-vkm_result vkm_spm_tokenize(const struct vkm_tokenizer *t, const char *text, size_t n, bool space_prefix, struct vkm_scratch *s, vkm_error *err)
+vkm_result vkm_spm_tokenize(const struct vkm_tokenizer *t, const char *text, size_t n, struct vkm_scratch *s, vkm_error *err)
 {
-    size_t n_escaped;
-    vkm_result r = escape(text, n, space_prefix, s, &n_escaped, err);
+    size_t n_escaped = 0;
+    vkm_result r = escape(text, n, t->add_space_prefix, s, &n_escaped, err);
     if (r != VKM_OK)
         return r;
     struct vkm_merger *m = &s->merger;

@@ -10,7 +10,7 @@
 static const char *const END_TEXTS[] = {
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>", "</s>",
     "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "[e~[",
-    "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",    /* DeepSeek: fullwidth bars, U+2581 */
+    "<\xef\xbd\x9c\x65nd\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",    /* DeepSeek: fullwidth bars, U+2581; \x65 is the e of "end" */
     /* code models: padding, the next repository, the next file */
     "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
 };
@@ -178,18 +178,16 @@ static vkm_result tokenize_fragments(const struct vkm_tokenizer *t, const char *
                                      struct vkm_scratch *s, vkm_error *err)
 {
     vkm_result r = VKM_OK;
-    bool after_special = true;    /* the start counts as one: SPM puts its space there */
     for (size_t i = 0; i < n && r == VKM_OK; i++) {
         const struct vkm_fragment *f = &fragments[i];
         if (f->id >= 0) {
             if (!vkm_ids_push(&s->ids, f->id))
                 r = vkm_fail(err, VKM_ERR_HOST_MEMORY, "no memory for %zu tokens", s->ids.n);
         } else if (t->kind == VKM_TOKENIZER_SPM) {
-            r = vkm_spm_tokenize(t, text + f->at, f->n, t->add_space_prefix && after_special, s, err);
+            r = vkm_spm_tokenize(t, text + f->at, f->n, s, err);
         } else {
             r = vkm_bpe_tokenize(t, text + f->at, f->n, s, err);
         }
-        after_special = f->id >= 0;
     }
     return r;
 }

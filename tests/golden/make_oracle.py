@@ -18,7 +18,7 @@ TINY = dict(H=16, L=2, nh=2, nkv=1, hd=8, ff=8, E=4, V=40)
 GRANITE = dict(emb=12.0, res=0.22, att=0.2, log=6.0)
 MODELS = {
     # architecture: (changes to the oracle's model of that name, keys the oracle does not write)
-    "llama": (dict(base=100.0, yarn=dict(f=8.0, orig=128, logmul=None)), {}),
+    "llama": (dict(base=100.0, yarn=dict(f=8.0, orig=1500, logmul=None)), {}),
     "olmoe": (dict(nkv=2), {}),
     "qwen2moe": (dict(nkv=2, shared=12), {}),
     "qwen3moe": (dict(nh=4, nkv=2, nrot=4), {}),
@@ -41,10 +41,9 @@ def as_f32(config):
 
 
 def models(oracle, out):
-    for name, (changes, _) in MODELS.items():
-        MODELS[name] = as_f32({**oracle.A[name], **TINY, **changes}), MODELS[name][1]
+    configs = {name: as_f32({**oracle.A[name], **TINY, **changes}) for name, (changes, _) in MODELS.items()}
     oracle.A.clear()
-    oracle.A.update({name: config for name, (config, _) in MODELS.items()})
+    oracle.A.update(configs)
 
     class Writer(gguf.GGUFWriter):
         def __init__(self, path, arch):

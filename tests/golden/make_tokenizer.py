@@ -90,6 +90,7 @@ FIXED = [
     "中文分词：你好，世界！２０２４年", "日本語のテキスト。カタカナ、ひらがな、漢字ー々〆", "한국어 텍스트입니다 ㄱㄴㄷ", "混合mixed文字text和123数字",
     "🙂", "🙂🙃 👍🏽 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪🇫🇷 ☺️ ❤️‍🔥 1️⃣ #️⃣", "a🙂b 🙂 c", "zero\u200bwidth\u200cjoin\u200ders\u2060and\ufeffBOM",
     "soft\u00adhyphen non\u00a0breaking\u202fnarrow\u3000ideographic\u2028line\u2029par\u0085nel\u180emvs\u1680ogham\u2003em",
+    "a\u180e\u180eb !\u180e! \u180e 1\u180e\u180e", "\x85\x85a \x85! \u2028\u2028 \u2029a \u00a0\u00a0",
     "nul\x00byte \x00\x00 end\x00", "bell\x07esc\x1b[0m\x7f\x80\x9f", "\x0b\x0c vertical\x0bform\x0cfeed \x1c\x1d\x1e\x1f",
     "int main(void)\n{\n\tfor (int i = 0; i < 10; i++)\n\t\tprintf(\"%d\\n\", i);\n\n    return 0;\n}\n",
     "def f(x):\n    if x > 0:\n        return x ** 2  # square\n    return None\n\n\n", "a+b==c&&d||!e?f:g;<<=>>= ->:: ... !!! ??? ___ --- ***",
