@@ -64,9 +64,10 @@ static bool fill_queue(const struct vkm_instance *instance, struct vkm_offer *o,
     return best > 0;
 }
 
-static void set_tier(struct vkm_caps *caps)
+/* fp16 arithmetic gives up exactness (NMSE 1e-6 for 1e-12), and that it pays has to be measured on the device (CPU drivers emulate it): only when asked for. */
+static void set_tier(struct vkm_caps *caps, bool asked_fp16)
 {
-    caps->tier = caps->subgroup && caps->fp16 ? VKM_TIER_FP16 : caps->subgroup ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE;
+    caps->tier = caps->subgroup && caps->fp16 && asked_fp16 ? VKM_TIER_FP16 : caps->subgroup ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE;
 }
 
 void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_offer *o)
@@ -151,7 +152,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->subgroup_size = caps->subgroup ? subgroup.subgroupSize : 1;
     caps->fp16 = f.float16.shaderFloat16 && f.storage16.storageBuffer16BitAccess;
     o->full_subgroups = f.subgroup_size.computeFullSubgroups;
-    set_tier(caps);
+    set_tier(caps, false);
 
     if (!fill_queue(instance, o, limits->timestampPeriod)) vkm_textf(&why, "has no compute queue");
     else if (!f.timeline.timelineSemaphore) vkm_textf(&why, "needs timeline semaphores (Vulkan 1.2 or VK_KHR_timeline_semaphore)");
@@ -187,7 +188,7 @@ static void clamp_tier(struct vkm_caps *caps, enum vkm_tier tier)
         clamp_u32(&caps->invocations, 128);
         clamp_u32(&caps->shared_bytes, 16384);
     }
-    set_tier(caps);
+    set_tier(caps, tier == VKM_TIER_FP16);
 }
 
 static vkm_result clamp_number(struct vkm_caps *caps, const char *key, const char *text, vkm_error *err)

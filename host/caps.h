@@ -28,7 +28,7 @@ struct vkm_caps {
     bool subgroup;                 /* basic + arithmetic + ballot + shuffle in compute */
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
     bool pipeline_statistics;      /* VK_KHR_pipeline_executable_properties */
-    enum vkm_tier tier;            /* the highest one left after clamping */
+    enum vkm_tier tier;            /* the highest one in use: fp16 only when the clamp string asks for it */
 };
 
 /* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824".

@@ -198,7 +198,7 @@ vkm_result vkm_workspace_write(vkm_device *device, vkm_buffer *to, uint64_t offs
         memcpy((char *)to->map + offset, data, bytes);
         return vkm_buffer_flush(to, offset, bytes, err);
     }
-    VkCommandBuffer commands;
+    VkCommandBuffer commands = VK_NULL_HANDLE;
     vkm_result r = vkm_transient_begin(device, &commands, err);
     if (r) return r;
     device->vk.vkCmdUpdateBuffer(commands, to->handle, offset, bytes, data);
@@ -207,7 +207,7 @@ vkm_result vkm_workspace_write(vkm_device *device, vkm_buffer *to, uint64_t offs
 
 vkm_result vkm_buffer_clear(vkm_device *device, vkm_buffer *buffer, vkm_error *err)
 {
-    VkCommandBuffer commands;
+    VkCommandBuffer commands = VK_NULL_HANDLE;
     vkm_result r = vkm_transient_begin(device, &commands, err);
     if (r) return r;
     device->vk.vkCmdFillBuffer(commands, buffer->handle, 0, VK_WHOLE_SIZE, 0);

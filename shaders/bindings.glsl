@@ -1,7 +1,6 @@
 /* Descriptor set 0 of every kernel (host/kernel.h). The arrays' sizes are the device's; several views of one buffer differ in element type only. */
 #extension GL_EXT_control_flow_attributes : require
 #ifdef TIER_FP16
-#  extension GL_EXT_shader_16bit_storage : require
 #  extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 layout(constant_id = 0) const uint SLABS = 1;

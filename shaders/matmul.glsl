@@ -24,7 +24,13 @@ void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[N
             vec4 v = ws4.f[x[t] + k * 8 + i * CHUNKS + c];
             [[unroll]] for (int r = 0; r < int(RPL); r++) {
                 float a = acc[t * RPL + r];
+#ifdef TIER_FP16       /* packed f16 products of four columns, f32 sums */
+                f16vec4 p = f16vec4(w[r]) * f16vec4(v);
+                vec2 s = vec2(p.xy + p.zw);
+                a += s.x + s.y;
+#else
                 a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w;
+#endif
                 acc[t * RPL + r] = a;
             }
         }

@@ -94,8 +94,8 @@ VKM_API vkm_result vkm_devices(vkm_device_info *infos, uint32_t *count, vkm_erro
 typedef struct vkm_device_params {
     size_t struct_size;
     const char *select;          /* NULL: best (discrete > integrated > virtual > cpu). "0": by index. else: part of the name, case-insensitive */
-    const char *caps;            /* NULL: all. Tier "baseline" | "subgroup" | "fp16", then optional clamps:
-                                    "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
+    const char *caps;            /* NULL: what the device has, in f32 arithmetic. Tier "baseline" | "subgroup" | "fp16" (f16 products, f32 sums:
+                                    for devices where that is faster), then optional clamps: "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
     const char *cache_path;      /* pipeline cache file. NULL: no cache on disk. */
     bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
     vkm_log_fn log;

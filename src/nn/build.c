@@ -10,7 +10,7 @@
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (caps->type == VKM_TYPE_CPU) {
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = 8, .attention_lanes = 8, .attention_rows = 4};
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = 8, .attention_lanes = 8, .attention_rows = 8};
         return;
     }
     uint32_t most = caps->invocations < 256 ? caps->invocations : 256;
@@ -151,7 +151,7 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     uint32_t group = a->n_head / a->n_head_kv, rows = n * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
-    while (nq > 1 && nq / 2 >= rows) nq /= 2;
+    while (nq > 1 && (nq / 2 >= rows || nq * vkm_div_up(a->head / 2, lanes) > 32)) nq /= 2;   /* few rows, or too many accumulators */
     struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .n = n, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
         .ws_pos = a->ws_pos, .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .scale = a->scale};
     struct vkm_step s = {.groups = {vkm_div_up(rows, nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set],
