@@ -160,17 +160,28 @@ static vkm_result derive_barriers(vkm_program *p, vkm_error *err)
 /* ------------------------------------------------ recording */
 
 /* Seconds by a model of the device's type that every device of it surely reaches. */
-static double step_seconds(const vkm_device *device, const struct vkm_op *op)
+static double model_seconds(const vkm_device *device, double bytes, double flops)
 {
     static const struct { double bytes, flops; } rates[] = {
         [VKM_TYPE_OTHER] = {2e9, 2e9}, [VKM_TYPE_CPU] = {2e9, 2e9}, [VKM_TYPE_VIRTUAL] = {1e10, 5e10}, [VKM_TYPE_INTEGRATED] = {1e10, 5e10}, [VKM_TYPE_DISCRETE] = {1e11, 1e12}};
     enum vkm_device_type type = (size_t)device->caps.type < VKM_COUNT(rates) ? device->caps.type : VKM_TYPE_OTHER;
-    double bytes = (double)(op->is_copy ? 2 * op->bytes : op->step.bytes) / rates[type].bytes, flops = (double)op->step.flops / rates[type].flops;
+    bytes /= rates[type].bytes, flops /= rates[type].flops;
     return bytes > flops ? bytes : flops;
+}
+
+static double step_seconds(const vkm_device *device, const struct vkm_op *op)
+{
+    return op->is_copy ? model_seconds(device, 2.0 * (double)op->bytes, 0) : model_seconds(device, (double)op->step.bytes, (double)op->step.flops);
 }
 
 /* The longest that a command buffer may be in such seconds: device->speed is what the device was seen to do against the model. */
 static double cut(const vkm_device *device) { return CUT_SECONDS * device->speed; }
+
+uint32_t vkm_program_pieces(const vkm_device *device, uint64_t bytes, uint64_t flops)
+{
+    double pieces = device->caps.type == VKM_TYPE_CPU ? 1 : ceil(model_seconds(device, (double)bytes, (double)flops) / cut(device));
+    return pieces < 1 ? 1 : pieces > 64 ? 64 : (uint32_t)pieces;
+}
 
 struct recorder {
     vkm_program *program;

@@ -40,6 +40,9 @@ vkm_result vkm_program_copy(vkm_program *program, vkm_buffer *from, uint64_t fro
  * device's measured rate (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
 vkm_result vkm_program_finish(vkm_program *program, vkm_error *err);
 
+/* An indirect step cannot be split: in how many steps work of this size should come, so that each fits a submission. 1 on CPU drivers, which have no watchdog. */
+uint32_t vkm_program_pieces(const vkm_device *device, uint64_t bytes, uint64_t flops);
+
 /* Queues the program `repeat` times in a row (>= 1). Does not wait. Memory of one run is visible to the next. `ticket`: for vkm_wait. */
 vkm_result vkm_program_submit(vkm_program *program, uint32_t repeat, uint64_t *ticket, vkm_error *err);
 /* Waits until the ticket (and everything before it) is done. Device lost is VKM_ERR_DEVICE_LOST, naming the program. */

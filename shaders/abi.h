@@ -15,6 +15,7 @@
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
 #define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows */
+#define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 #define VKM_RECENT 256          /* tokens of the repetition penalty's window at most */
 
@@ -84,7 +85,8 @@ VKM_PUSH(vkm_push_moe_sort) {
     uint ws_counts;                      /* [chunks][n_expert] */
     uint ws_perm;
     uint ws_tiles, tiles_max;            /* [class][tiles_max][2]: expert | rows << 16, first sorted row */
-    uint ws_args;                        /* [class][2][3]: workgroups of moe_gate_up, moe_down */
+    uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
+    uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
     uint groups_up, groups_down;
 };
 

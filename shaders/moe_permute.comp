@@ -53,11 +53,12 @@ void main() {
         }
         at[0] += rows;
     }
-    if (chunk == 0 && lane == 0)
-        for (uint size = 0; size < VKM_TILE_CLASSES; size++) {
-            uint a = push.ws_args + size * 6;
-            wsu.u[a] = all[1 + size]; wsu.u[a + 1] = push.groups_up; wsu.u[a + 2] = 1;
-            wsu.u[a + 3] = all[1 + size]; wsu.u[a + 4] = push.groups_down; wsu.u[a + 5] = 1;
+    if (chunk == 0)
+        for (uint i = lane; i < VKM_TILE_CLASSES * push.pieces; i += lanes) {
+            uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles, a = push.ws_args + i * 6;
+            uint n_tiles = min(tiles - min(before, tiles), push.piece_tiles);
+            wsu.u[a] = n_tiles; wsu.u[a + 1] = push.groups_up; wsu.u[a + 2] = 1;
+            wsu.u[a + 3] = n_tiles; wsu.u[a + 4] = push.groups_down; wsu.u[a + 5] = 1;
         }
     barrier();
     for (uint i = lane; i < n; i += lanes) {

@@ -23,11 +23,21 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
 }
 
+/* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
+static uint32_t piece_count(struct vkm_build *b, const struct vkm_moe *m, uint32_t n)
+{
+    const struct vkm_weight *w = m->gate_up.type ? &m->gate_up : &m->gate;
+    uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * n * m->n_used * w->cols * w->rows * (w->glu ? 2 : 1));
+    return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
+}
+
 static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, uint32_t groups_up, uint32_t groups_down)
 {
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
-        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down};
+        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), 
+        .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down};
+    push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
     uint32_t lanes = b->shape.reduce_lanes < 64 ? b->shape.reduce_lanes : 64;
 
     struct vkm_step count = {.groups = {chunks, 1, 1}, .flops = (uint64_t)slots * m->n_expert};
@@ -43,35 +53,37 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     vkm_reads_words(b, &permute, s->counts.at, chunks * m->n_expert);
     vkm_writes_words(b, &permute, s->perm.at, slots);
     vkm_writes_words(b, &permute, s->tiles.at, VKM_TILE_CLASSES * 2 * push.tiles_max);
-    vkm_writes_words(b, &permute, s->args.at, VKM_TILE_CLASSES * 6);
+    vkm_writes_words(b, &permute, s->args.at, VKM_TILE_CLASSES * push.pieces * 6);
     return vkm_build_step(b, "moe_permute", "", spec, 3, &permute, "moe_permute");
 }
 
-/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size. */
+/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece). */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
                           struct vkm_region x, uint32_t x_rows, struct vkm_region y, uint32_t n, bool is_down)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
-    for (uint32_t c = 0; c < (n == 1 ? 1u : VKM_TILE_CLASSES); c++) {
+    uint32_t pieces = n == 1 ? 1 : piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
+    uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
+    for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
+        uint32_t c = i / pieces;
         if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
         struct vkm_push_matmul push;
         vkm_matmul_push(w, &push);
         push.n = slots; push.n_used = m->n_used;
         push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld;
-        push.ws_tiles = s->tiles.at + c * 2 * tiles_max; push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
-        struct vkm_step step = {.groups = {n == 1 ? m->n_used : tiles_max, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
-                                .indirect_offset = ((uint64_t)s->args.at + c * 6 + (is_down ? 3 : 0)) * 4};
+        push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
+        struct vkm_step step = {.groups = {piece_tiles, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
+                                .indirect_offset = ((uint64_t)s->args.at + i * 6 + (is_down ? 3 : 0)) * 4};
         PUSH(step, push);
         vkm_reads(b, &step, x, x_rows);
-        vkm_reads_words(b, &step, push.ws_tiles, 2 * (n == 1 ? m->n_used : tiles_max));
+        vkm_reads_words(b, &step, push.ws_tiles, 2 * piece_tiles);
         vkm_reads_words(b, &step, s->perm.at, slots);
         if (is_down) vkm_reads_words(b, &step, s->weights.at, slots);
         vkm_writes(b, &step, y, slots);
-        if (n > 1) vkm_reads(b, &step, y, slots);       /* each tile size writes its rows and leaves the others */
-        uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
-        step.bytes = vkm_matmul_bytes(w) * touched + (uint64_t)slots * (w->cols + w->rows) * 4;
-        step.flops = 2ull * slots * w->cols * w->rows * (w->glu ? 2 : 1);
+        if (n > 1) vkm_reads(b, &step, y, slots);       /* each dispatch writes its rows and leaves the others */
+        step.bytes = (vkm_matmul_bytes(w) * touched + (uint64_t)slots * (w->cols + w->rows) * 4) / pieces;
+        step.flops = 2ull * slots * w->cols * w->rows * (w->glu ? 2 : 1) / pieces;
         uint32_t spec[6], n_spec = vkm_matmul_spec(&b->shape, sizes[c], w->glu, spec);
         TRY(vkm_build_step(b, kernel, w->type->variant, spec, n_spec, &step, label));
     }

@@ -13,7 +13,8 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
         *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = 8, .attention_lanes = 8, .attention_rows = 8};
         return;
     }
-    uint32_t most = caps->invocations < 256 ? caps->invocations : 256;
+    uint32_t most = 256;
+    while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = caps->subgroup_size > 32 && caps->subgroup_size <= 64 ? 64 : 32;
     *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .reduce_lanes = most < 128 ? most : 128,
                             .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
