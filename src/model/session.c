@@ -3,11 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-/* Tokens in flight before the host looks at them: enough to hide the round trip, few enough to stop soon after an end token. Half of the ring (VKM_OUT). */
-#define AHEAD 8
+/* Tokens of one submission: as many as take about this long, so that text streams and a stop is soon obeyed, and at most so many. Two submissions are in flight. */
+#define AHEAD_SECONDS 0.05
+#define AHEAD_MOST 16u
+_Static_assert(2 * AHEAD_MOST <= VKM_OUT, "the ring holds what is in flight");
 
 /* ---------------------------------------------------------------- creation */
 
@@ -237,6 +240,8 @@ static vkm_result write_sampling(struct vkm_session *s, const vkm_sampling_param
     return vkm_workspace_write(s->model->device, s->workspace, ((uint64_t)s->space.state + VKM_STATE_TOKENS + s->space.n_batch) * 4, &position, 4, err);
 }
 
+static double seconds(void) { struct timespec t; timespec_get(&t, TIME_UTC); return (double)t.tv_sec + (double)t.tv_nsec * 1e-9; }
+
 struct generation { vkm_session *s; bool ignore_end; vkm_token_fn on_token; void *user; size_t seen; bool stop; };
 
 /* Reports tokens up to number n (counted from the call's start) out of the ring. */
@@ -272,7 +277,8 @@ vkm_result vkm_session_generate(vkm_session *s, const vkm_sampling_params *sampl
     TRY(vkm_session_program(s, next, &p, err));
     bool stepwise = s->params.audit || s->params.profile;
     uint64_t tickets[2] = {0};
-    size_t queued = 1, waited = 1, batch_end[2] = {0};
+    size_t queued = 1, waited = 1, batch_end[2] = {0}, ahead = 1;
+    double began = seconds();
     for (uint32_t turn = 0; !g.stop && waited < n_tokens; turn ^= 1) {
         if (stepwise) {
             TRY(run(s, next, err));
@@ -280,7 +286,7 @@ vkm_result vkm_session_generate(vkm_session *s, const vkm_sampling_params *sampl
             continue;
         }
         if (queued < n_tokens) {                           /* one batch of tokens runs while the one before it is read */
-            size_t n = n_tokens - queued < AHEAD ? n_tokens - queued : AHEAD;
+            size_t n = n_tokens - queued < ahead ? n_tokens - queued : ahead;
             TRY(vkm_program_submit(p, (uint32_t)n, &tickets[turn], err));
             batch_end[turn] = queued += n;
         }
@@ -288,6 +294,8 @@ vkm_result vkm_session_generate(vkm_session *s, const vkm_sampling_params *sampl
             uint32_t which = batch_end[turn ^ 1] > waited ? turn ^ 1 : turn;
             TRY(vkm_wait(s->model->device, tickets[which], err));
             waited = batch_end[which];
+            double fit = AHEAD_SECONDS * (double)(waited - 1) / (seconds() - began);    /* NaN or negative when a clock jumped: one */
+            ahead = fit >= AHEAD_MOST ? AHEAD_MOST : fit > 1 ? (size_t)fit : 1;
             TRY(report(&g, waited, err));
             if (which == turn) turn ^= 1;
         }
