@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# All tests: builds with warnings as errors, runs every suite on lavapipe and on SwiftShader and again under ASan and UBSan, checks every SPIR-V module,
+# the program and the installed package. Ends with the line "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
+#   tests/run.sh [--fast] [--icd FILE.json]...     --fast: no sanitizers.  --icd: these drivers instead, e.g. /usr/share/vulkan/icd.d/nvidia_icd.json
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+. examples/packages.sh
+
+fast="" icds=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --fast) fast=1 ;;
+    --icd) [ -f "${2:-}" ] || { echo "--icd needs the file of a Vulkan driver" >&2; exit 2; }; icds+=("$(readlink -f "$2")"); shift ;;
+    *) echo "usage: tests/run.sh [--fast] [--icd FILE.json]..." >&2; exit 2 ;;
+    esac
+    shift
+done
+
+# shellcheck disable=SC2086
+need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev vulkan-validationlayers spirv-tools jq || exit 1
+swiftshader() { ls "${VKMOE_SWIFTSHADER_ICD:-/none}" /usr/lib/chromium/vk_swiftshader_icd.json /usr/share/vulkan/icd.d/vk_swiftshader_icd.json 2>/dev/null | head -n 1; }
+[ ${#icds[@]} -gt 0 ] || [ -n "$(swiftshader)" ] || need_packages chromium    # has SwiftShader; nothing else of it is used
+
+passed=0 failed=0 skipped=0 out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+start=$SECONDS
+note() { printf '%4d s  %-34s %s\n' $((SECONDS - start)) "$1" "$2"; }
+skip() { skipped=$((skipped + 1)); note "$1" "SKIPPED: $2"; }
+
+# ---- build
+build() {   # build FOLDER OPTION...
+    local folder=$1; shift
+    local generator=()
+    [ -f "$folder/CMakeCache.txt" ] || generator=(-G Ninja)
+    if cmake -S . -B "$folder" "${generator[@]}" -DCMAKE_BUILD_TYPE=Debug -DVKMOE_WERROR=ON -DVKMOE_TESTS=ON "$@" >"$out/log" 2>&1 && cmake --build "$folder" --parallel "$(nproc)" >>"$out/log" 2>&1; then
+        passed=$((passed + 1)); note "build $folder" "ok"
+    else
+        grep -E 'error|Error|FAILED|undefined' "$out/log" | head -n 20
+        failed=$((failed + 1)); note "build $folder" "FAILED"
+        return 1
+    fi
+}
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ $failed = 0 ]
+    exit
+}
+# Criterion prints "Synthesis: Tested: 21 | Passing: 21 | Failing: 0 | Crashing: 0"; skipped tests are among those that pass.
+suite() {   # suite LABEL PROGRAM
+    local line status tested passing skips
+    timeout -k 5 400 "$2" --short-filename >"$out/log" 2>&1
+    status=$?
+    line=$(grep -a 'Synthesis: Tested:' "$out/log" | tail -n 1 | sed 's/\x1b\[[0-9;]*m//g')
+    tested=$(sed -n 's/.*Tested: \([0-9]*\).*/\1/p' <<<"$line")
+    passing=$(sed -n 's/.*Passing: \([0-9]*\).*/\1/p' <<<"$line")
+    skips=$(sed 's/\x1b\[[0-9;]*m//g' "$out/log" | grep -a -c '^\[SKIP\]')
+    if [ -z "$tested" ]; then                              # it crashed, or took too long
+        failed=$((failed + 1)); note "$1" "FAILED with status $status"; tail -n 30 "$out/log"
+        return
+    fi
+    [ "$skips" -le "$passing" ] && passing=$((passing - skips)) || skips=0
+    passed=$((passed + passing)) skipped=$((skipped + skips)) failed=$((failed + tested - passing - skips))
+    if [ "$status" = 0 ] && [ "$tested" = $((passing + skips)) ]; then
+        note "$1" "$passing passed$([ "$skips" = 0 ] || echo ", $skips skipped")"
+    else
+        [ "$tested" != $((passing + skips)) ] || failed=$((failed + 1))
+        note "$1" "$((tested - passing - skips)) of $tested FAILED, status $status"; grep -a -v '^\[----\]   *$' "$out/log" | tail -n 60
+    fi
+}
+# A script that ends with our own closing line.
+script() {   # script LABEL COMMAND...
+    local label=$1 line; shift
+    timeout -k 5 400 "$@" >"$out/log" 2>&1
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out/log" | tail -n 1)
+    if [ -z "$line" ]; then
+        failed=$((failed + 1)); note "$label" "FAILED"; tail -n 30 "$out/log"
+        return
+    fi
+    set -- $line
+    passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+    note "$label" "$line"
+    [ "$3" = 0 ] || grep -v ' passed, ' "$out/log" | head -n 60
+}
+driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
+driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
+uses_device() { grep -qE 'driver\.h|vkm_device_create' "tests/$1.c"; }
+
+build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g" || finish
+suites=$(cd tests && ls test_*.c | sed 's/\.c$//')
+
+# ---- SPIR-V
+good=0 bad=0
+for module in build-test/spirv/*.spv; do
+    if spirv-val --target-env vulkan1.1 "$module" >"$out/log" 2>&1; then good=$((good + 1)); else bad=$((bad + 1)); echo "$module"; head -n 3 "$out/log"; fi
+done
+passed=$((passed + good)) failed=$((failed + bad))
+note "spirv-val" "$good passed$([ $bad = 0 ] || echo ", $bad FAILED")"
+
+# ---- suites: those without a device once, the others on every driver
+for name in $suites; do uses_device "$name" || suite "$name" "build-test/tests/$name"; done
+lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
+if [ ${#icds[@]} = 0 ]; then
+    if [ -n "$lavapipe" ]; then icds+=("$lavapipe"); else skip "lavapipe" "no lvp_icd.json in /usr/share/vulkan/icd.d"; fi
+    if [ -n "$(swiftshader)" ]; then icds+=("$(swiftshader)"); else skip "SwiftShader" "no driver file found: name one in VKMOE_SWIFTSHADER_ICD"; fi
+fi
+for icd in "${icds[@]}"; do
+    driver "$icd"
+    for name in $suites; do ! uses_device "$name" || suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; done
+done
+
+# ---- the program and the package, on the first driver
+if [ ${#icds[@]} -gt 0 ]; then
+    driver "${icds[0]}"
+    script "test_cli, $(driver_name "${icds[0]}")" tests/test_cli.sh build-test/vkmoe
+    script "test_install, $(driver_name "${icds[0]}")" tests/test_install.sh build-test
+fi
+
+# ---- sanitizers: everything that parses, allocates or frees. Drivers leak: see lsan.supp.
+if [ -n "$fast" ]; then
+    note "sanitizers" "left out: --fast"
+elif build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined; then
+    export ASAN_OPTIONS=fast_unwind_on_malloc=0:detect_stack_use_after_return=0 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1
+    for name in $suites; do
+        if ! uses_device "$name"; then suite "$name, sanitizers" "build-asan/tests/$name"
+        elif [ ${#icds[@]} -gt 0 ]; then suite "$name, sanitizers" "build-asan/tests/$name"; fi
+    done
+fi
+finish
