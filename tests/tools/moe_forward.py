@@ -112,8 +112,8 @@ class Model:
         if (factors := self.weight("rope_freqs.weight")) is not None:
             frequency = frequency / factors
 
-        kind = self.key("rope.scaling.type", "none")
-        factor = self.key("rope.scaling.factor", 1.0)
+        factor = self.key("rope.scaling.factor", self.key("rope.scale_linear", 0)) or 1.0  # the second name is the old one
+        kind = self.key("rope.scaling.type", "linear")
         magnitude = self.key("rope.scaling.attn_factor", 1.0)
         if kind == "linear":
             frequency = frequency / factor
@@ -258,14 +258,23 @@ def pick_tokens(model, n, rng, margin, tries=8):
     """A random prompt of n tokens on which no router choice is a near tie, as far as `tries` candidates a position allow.
 
     Rounding may legitimately turn a near tie the other way, and a turned tie costs as much as a bug. Searching for a seed
-    without one is hopeless for a long prompt (layers x tokens chances), choosing each token in turn is not.
+    without one is hopeless for a long prompt (layers x tokens chances), choosing each token in turn is not. To be quick about
+    it, a run of tokens is tried at once and kept up to the first near tie, where the best of several tokens is taken.
     """
-    cache, tokens = model.empty_cache(), []
-    for _ in range(n):
-        candidates = rng.choice(model.n_vocab, tries, replace=False)
-        result = model.eval(candidates, cache, siblings=True)
-        wide = np.flatnonzero(result.margins >= margin)
-        best = wide[0] if len(wide) else int(np.argmax(result.margins))
-        tokens.append(int(candidates[best]))
-        cache = model.extend(cache, result.kv, [best])
+    cache, tokens, run = model.empty_cache(), [], 8
+    while len(tokens) < n:
+        guess = rng.integers(0, model.n_vocab, min(run, n - len(tokens)))
+        result = model.eval(guess, cache)
+        near = np.flatnonzero(result.margins < margin)
+        kept = int(near[0]) if len(near) else len(guess)
+        tokens += guess[:kept].tolist()
+        cache = model.extend(cache, result.kv, slice(kept))
+        if kept < len(guess):
+            candidates = rng.choice(model.n_vocab, tries, replace=False)
+            result = model.eval(candidates, cache, siblings=True)
+            wide = np.flatnonzero(result.margins >= margin)
+            best = wide[0] if len(wide) else int(np.argmax(result.margins))
+            tokens.append(int(candidates[best]))
+            cache = model.extend(cache, result.kv, [best])
+        run = min(2 * kept + 1, 64)
     return tokens

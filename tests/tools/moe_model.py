@@ -148,6 +148,7 @@ def write_keys(w, c):
         w.add_rope_scaling_factor(4.0)
         w.add_rope_scaling_orig_ctx_len(512)
         if c.rope_scaling == "yarn_keys":
+            # llama.cpp reads the factor, and the betas for other architectures only. transformers honours both, and so do we.
             w.add_rope_scaling_attn_factors(1.125)
             w.add_rope_scaling_yarn_beta_fast(16.0)
             w.add_rope_scaling_yarn_beta_slow(2.0)
@@ -259,7 +260,7 @@ def stream_random(path, c, type_of, vocabulary, seed, progress=None):
     for i, (name, shape, spread, kind) in enumerate(plan):
         if spread is None:
             w.write_tensor_data((1.0 + 0.1 * rng.standard_normal(shape)).astype(np.float32))
-        elif kind in (Type.F32, Type.F16):
+        elif kind in (Type.F32, Type.F16, Type.BF16):
             w.write_tensor_data(random_tensor(rng, shape, spread, kind))
         else:
             w.write_tensor_data(random_blocks(rng, shape, spread, kind))

@@ -1,0 +1,549 @@
+/* Kernels by themselves, in programs built by hand: exact dequantisation of every type, the router with hostile logits, the counting sort with its tiles, sampling. */
+#include "harness.h"
+
+#define WS_WORDS (1u << 20)
+#define CANARY 0xc0ffee11u
+
+struct bench {
+    struct driver_log log;
+    vkm_device *device;
+    vkm_buffer *ws, *readback, *tables, *slabs[2];
+    vkm_bindings *bindings;
+    uint32_t *words;                     /* [WS_WORDS] the workspace: given to it before a run, read after it */
+    struct vkm_build build;
+};
+
+static void upload(struct bench *t, vkm_buffer *to, const void *from, uint64_t bytes)
+{
+    vkm_error err = {0};
+    vkm_uploader *u = NULL;
+    OK(vkm_uploader_create(t->device, 2 << 20, &u, &err));
+    for (uint64_t at = 0; at < bytes; at += 1 << 20) {
+        uint64_t n = bytes - at < 1 << 20 ? bytes - at : 1 << 20;
+        void *where;
+        OK(vkm_upload_begin(u, to, at, n, &where, &err));
+        memcpy(where, (const char *)from + at, n);
+        OK(vkm_upload_end(u, &err));
+    }
+    OK(vkm_upload_finish(u, &err));
+    vkm_uploader_destroy(u);
+}
+
+static void open_bench(struct bench *t, const char *caps, bool gpu_shape)
+{
+    vkm_error err = {0};
+    *t = (struct bench){0};
+    t->device = driver_open(caps, &t->log);
+    OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, WS_WORDS * 4, "ws", &t->ws, &err));
+    OK(vkm_buffer_create(t->device, VKM_BUFFER_READBACK, WS_WORDS * 4, "readback", &t->readback, &err));
+    OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, 4096, "tables", &t->tables, &err));
+    for (int i = 0; i < 2; i++) OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, 1 << 20, "slab", &t->slabs[i], &err));
+    OK(vkm_bindings_create(t->device, t->ws, t->tables, t->slabs, 2, NULL, 0, &t->bindings, &err));
+    t->words = malloc(WS_WORDS * 4);
+    cr_assert(t->words);
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    struct vkm_caps c = *vkm_device_caps(t->device);
+    if (gpu_shape) c.type = VKM_TYPE_DISCRETE, c.subgroup_size = 32;
+    t->build = (struct vkm_build){.device = t->device, .workspace = t->ws, .sets = &t->bindings, .layer = -1};
+    vkm_shape_choose(&c, &t->build.shape);
+}
+
+static void close_bench(struct bench *t)
+{
+    free(t->words);
+    vkm_bindings_destroy(t->bindings);
+    for (int i = 0; i < 2; i++) vkm_buffer_destroy(t->slabs[i]);
+    vkm_buffer_destroy(t->tables);
+    vkm_buffer_destroy(t->readback);
+    vkm_buffer_destroy(t->ws);
+    driver_close(t->device, &t->log);
+}
+
+static void begin(struct bench *t)
+{
+    vkm_error err = {0};
+    OK(vkm_program_create(t->device, "by hand", &t->build.program, &err));
+}
+
+/* Runs what was built over t->words, `repeat` times; with audit also as such. */
+static void run(struct bench *t, uint32_t repeat)
+{
+    vkm_error err = {0};
+    uint64_t ticket;
+    upload(t, t->ws, t->words, WS_WORDS * 4);
+    OK(vkm_program_copy(t->build.program, t->ws, 0, t->readback, 0, WS_WORDS * 4, &err));
+    OK(vkm_program_finish(t->build.program, &err));
+    OK(vkm_program_submit(t->build.program, repeat, &ticket, &err));
+    OK(vkm_wait(t->device, ticket, &err));
+    OK(vkm_buffer_invalidate(t->readback, 0, WS_WORDS * 4, &err));
+    memcpy(t->words, vkm_buffer_map(t->readback), WS_WORDS * 4);
+    vkm_program_destroy(t->build.program);
+    t->build.program = NULL;
+}
+
+static float as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static uint32_t as_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+
+/* ---------------------------------------------------------------- dequantisation */
+
+/* Random quants and K scales; every half a finite number of any size and sign, some subnormal; f32 and bf16 normal numbers. */
+static void random_row(struct ref_rng *rng, uint32_t type, uint32_t cols, uint8_t *row)
+{
+    const struct vkm_type *t = vkm_type_find(type);
+    uint64_t bytes = vkm_type_row_bytes(t, cols);
+    for (uint64_t i = 0; i < bytes; i++) row[i] = (uint8_t)ref_u32(rng);
+    for (uint64_t at = 0; at < bytes; at += t->block_bytes) {
+        static const struct { uint32_t type, n, offset[2]; } halves[] = {{REF_F16, 1, {0}}, {REF_Q4_0, 1, {0}}, {REF_Q4_1, 2, {0, 2}}, {REF_Q5_0, 1, {0}}, {REF_Q5_1, 2, {0, 2}},
+                                                                        {REF_Q8_0, 1, {0}}, {REF_Q4_K, 2, {0, 2}}, {REF_Q5_K, 2, {0, 2}}, {REF_Q6_K, 1, {208}}};
+        for (size_t h = 0; h < VKM_COUNT(halves); h++)
+            for (uint32_t i = 0; halves[h].type == type && i < halves[h].n; i++) {
+                uint8_t *high = row + at + halves[h].offset[i] + 1;
+                if ((*high & 0x7c) == 0x7c) *high &= 0xbf;
+            }
+        if (type == REF_BF16) row[at + 1] = (uint8_t)((row[at + 1] & 0x80) | 0x3b | (ref_u32(rng) & 4));
+        if (type == REF_F32)  row[at + 3] = (uint8_t)((row[at + 3] & 0x80) | 0x3b | (ref_u32(rng) & 4));
+    }
+}
+
+/* rows x cols through repack, slabs, tables and the embedding kernel, in two chunks that lie in different slabs; every value bit for bit. */
+static void check_dequant(struct bench *t, uint32_t type, const char *name, uint32_t cols)
+{
+    enum { ROWS = 70, CHUNK = 2 };
+    struct ref_rng rng = ref_seed(type * 1000 + cols);
+    struct vkm_weight w = {.type = vkm_type_find(type), .rows = ROWS, .cols = cols, .experts = 1, .kb = vkm_div_up(cols, 32), .n_panels = 3, .n_chunks = 2, .chunk_panels = CHUNK, .tab = 10};
+    uint32_t panel_words = (uint32_t)(vkm_type_panel_bytes(w.type, w.kb) / 4);
+    uint64_t row_bytes = vkm_type_row_bytes(w.type, cols);
+    uint8_t *raw = malloc(row_bytes * ROWS);
+    float *expected = malloc(ROWS * cols * sizeof *expected);
+    uint32_t *slab[2], table[16] = {0};
+    cr_assert(raw && expected);
+    static const uint32_t first_word[2] = {16, 4 * 33};
+    for (int i = 0; i < 2; i++) {
+        slab[i] = malloc(1 << 20);
+        cr_assert(slab[i]);
+        for (uint32_t k = 0; k < 1 << 18; k++) slab[i][k] = 0x7fc00000 | k;
+        memset(slab[i] + first_word[i], 0, (i == 0 ? CHUNK : 1) * panel_words * 4);
+        table[10 + 2 * i] = !i;                          /* the first chunk in slab 1, the second in slab 0 */
+        table[11 + 2 * i] = first_word[i] / 4;
+    }
+    for (uint32_t r = 0; r < ROWS; r++) {
+        random_row(&rng, type, cols, raw + r * row_bytes);
+        uint32_t panel = r / 32, chunk = panel / CHUNK;
+        w.type->repack(raw + r * row_bytes, cols, w.kb, slab[chunk] + first_word[chunk] + (panel % CHUNK) * panel_words, r % 32);
+    }
+    cr_assert(ref_dequant(type, raw, (uint64_t)ROWS * cols, expected));
+    upload(t, t->slabs[1], slab[0], 1 << 20);
+    upload(t, t->slabs[0], slab[1], 1 << 20);
+    upload(t, t->tables, table, sizeof table);
+    struct vkm_region x = {256, w.kb * 32, ROWS};
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    for (uint32_t r = 0; r < ROWS; r++) t->words[r] = (r * 37 + 5) % ROWS;
+    begin(t);
+    vkm_error err = {0};
+    t->build.err = &err;
+    OK(vkm_embed(&t->build, &w, 0, x, cols, ROWS, 1));
+    run(t, 1);
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t c = 0; c < cols; c++) {
+            float e = expected[((r * 37 + 5) % ROWS) * cols + c], g = as_float(t->words[x.at + r * x.ld + c]);
+            cr_assert(as_bits(e) == as_bits(g) || (e == 0 && g == 0), "%s, %u columns: row %u column %u is %a, not %a", name, cols, r, c, g, e);
+        }
+    cr_assert_eq(t->words[x.at + ROWS * x.ld], CANARY);
+    for (int i = 0; i < 2; i++) free(slab[i]);
+    free(raw);
+    free(expected);
+}
+
+static void check_dequants(const char *caps)
+{
+    struct bench t;
+    open_bench(&t, caps, false);
+    for (size_t i = 0; i < VKM_COUNT(types); i++) {
+        uint32_t block = vkm_type_find(types[i].id)->block_cols;
+        check_dequant(&t, types[i].id, types[i].name, 512);
+        if (block <= 32) check_dequant(&t, types[i].id, types[i].name, 96);       /* an odd number of blocks: scales come in pairs */
+        if (block == 1) check_dequant(&t, types[i].id, types[i].name, 44);        /* the last block is not whole */
+    }
+    close_bench(&t);
+}
+Test(dequant, exact) { check_dequants(NULL); }
+Test(dequant, exact_baseline_staged) { check_dequants("baseline,staged"); }
+
+/* ---------------------------------------------------------------- the router */
+
+enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, TILES = 150000, PERM = 160000 };
+
+struct route { uint32_t n, n_expert, n_used, score; bool renormalise, gate; float scale; };
+
+static void run_router(struct bench *t, const struct route *c)
+{
+    struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_expert = c->n_expert, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
+        .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
+        .ws_tiles = c->n == 1 ? TILES : VKM_NONE, .ws_perm = c->n == 1 ? PERM : VKM_NONE};
+    struct vkm_step step = {.groups = {c->n, 1, 1}, .push_bytes = sizeof push};
+    const uint32_t lanes = t->build.shape.reduce_lanes, spec[] = {lanes, 1, lanes, c->n_expert};
+    vkm_error err = {0};
+    memcpy(step.push, &push, sizeof push);
+    t->build.err = &err;
+    begin(t);
+    vkm_reads_words(&t->build, &step, LOGITS, c->n * LD);
+    vkm_writes_words(&t->build, &step, IDS, WS_WORDS - IDS);
+    OK(vkm_build_step(&t->build, "moe_topk", "", spec, 4, &step, "moe_topk"));
+    run(t, 1);
+}
+
+/* What the rules say of finite logits and NaN, which is worse than everything and has no weight. */
+static void check_route(struct bench *t, const struct route *c, uint32_t token, const float *z, bool weights, const char *what)
+{
+    uint32_t chosen[32];
+    double of_all = 0, of_chosen = 0, max = -INFINITY;
+    bool taken[1024] = {0};
+    for (uint32_t e = 0; e < c->n_expert; e++) max = z[e] > max ? z[e] : max;
+    for (uint32_t e = 0; e < c->n_expert; e++) of_all += isnan(z[e]) ? 0 : exp(z[e] - max);
+    for (uint32_t j = 0; j < c->n_used; j++) {
+        uint32_t best = c->n_expert;
+        for (uint32_t e = 0; e < c->n_expert; e++)
+            if (!taken[e] && (best == c->n_expert || z[e] > z[best] || (isnan(z[best]) && !isnan(z[e])))) best = e;
+        taken[chosen[j] = best] = true;
+        of_chosen += isnan(z[best]) ? 0 : exp(z[best] - max);
+    }
+    for (uint32_t j = 0; j < c->n_used; j++) {
+        uint32_t id = t->words[IDS + token * c->n_used + j];
+        cr_assert_eq(id, chosen[j], "%s: token %u, choice %u is expert %u, not %u", what, token, j, id, chosen[j]);
+        double divide = c->score == VKM_SCORE_SELECTED ? of_chosen : c->renormalise ? of_all * fmax(of_chosen / of_all, 0x1p-14) : of_all;
+        double expected = isnan(z[chosen[j]]) ? 0 : exp(z[chosen[j]] - max) / divide * c->scale, got = as_float(t->words[WEIGHTS + token * c->n_used + j]);
+        if (weights) cr_assert(fabs(got - expected) <= 1e-5 * expected + 1e-12, "%s: token %u, choice %u has weight %g, not %g", what, token, j, got, expected);
+    }
+    if (c->gate) {
+        double g = 1 / (1 + exp(-(double)z[c->n_expert]));
+        cr_assert(fabs(as_float(t->words[GATE + token]) - g) < 1e-6, "%s: gate of token %u", what, token);
+    }
+}
+
+static void fill_logits(struct bench *t, uint32_t token, uint32_t n, const float *z) { memcpy(t->words + LOGITS + token * LD, z, n * sizeof *z); }
+
+static void check_random_routes(struct bench *t, const struct route *c)
+{
+    char what[64];
+    float z[64][1025];
+    struct ref_rng rng = ref_seed(c->n_expert + 7 * c->n_used);
+    snprintf(what, sizeof what, "%u of %u, score %u, renormalise %d", c->n_used, c->n_expert, c->score, c->renormalise);
+    cr_assert_leq(c->n, 64);
+    for (uint32_t i = 0; i < c->n; i++) {
+        for (uint32_t e = 0; e <= c->n_expert; e++) z[i][e] = (float)(2 * ref_normal(&rng));
+        if (i % 4 == 1) for (uint32_t e = 0; e < c->n_expert; e++) z[i][e] = floorf(z[i][e]);                        /* many ties */
+        if (i % 4 == 2) for (uint32_t e = 0; e < c->n_expert; e++) z[i][e] *= 40;                                    /* all weight on one */
+        fill_logits(t, i, c->n_expert + 1, z[i]);
+    }
+    run_router(t, c);
+    for (uint32_t i = 0; i < c->n; i++) check_route(t, c, i, z[i], true, what);
+    if (c->n > 1) return;
+    for (uint32_t j = 0; j < c->n_used; j++) {           /* the tile list of a single token */
+        cr_assert_eq(t->words[TILES + 2 * j], t->words[IDS + j] | 1u << 16);
+        cr_assert(t->words[TILES + 2 * j + 1] == j && t->words[PERM + j] == j);
+    }
+}
+
+static const char *const router_caps[] = {NULL, "baseline"};
+
+Test(router, random_logits)
+{
+    static const struct route cases[] = {
+        {64, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {64, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1}, {33, 128, 8, VKM_SCORE_SOFTMAX, true, false, 2.5f},
+        {17, 32, 8, VKM_SCORE_SELECTED, false, false, 1}, {1, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {1, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1},
+        {5, 1, 1, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 32, 32, VKM_SCORE_SOFTMAX, false, false, 1}, {9, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1}};
+    for (size_t i = 0; i < 2 * VKM_COUNT(router_caps); i++) {
+        struct bench t;
+        open_bench(&t, router_caps[i / 2], i % 2);
+        for (size_t k = 0; k < VKM_COUNT(cases); k++) check_random_routes(&t, &cases[k]);
+        close_bench(&t);
+    }
+}
+
+Test(router, most_experts)
+{
+    for (size_t i = 0; i < 2 * VKM_COUNT(router_caps); i++) {
+        struct bench t;
+        open_bench(&t, router_caps[i / 2], i % 2);
+        check_random_routes(&t, &(struct route){6, 1024, 32, VKM_SCORE_SOFTMAX, true, false, 1});
+        close_bench(&t);
+    }
+}
+
+/* NaN, infinities, all equal: every index in range and different, the lowest first among equals; weights where they are numbers. */
+Test(router, hostile_logits)
+{
+    static const float I = INFINITY, N = NAN;
+    static const struct { const char *what; float z[8]; bool weights; } cases[] = {
+        {"equal", {1, 1, 1, 1, 1, 1, 1, 1}, true},
+        {"equal and negative", {-3, -3, -3, -3, -3, -3, -3, -3}, true},
+        {"zeros of both signs", {-0.0f, 0.0f, -0.0f, 0.0f, 0.0f, -0.0f, 0.0f, 0.0f}, true},
+        {"zeros among others", {-1, -0.0f, 0.0f, -2, -0.0f, -5, -1, -1}, true},
+        {"NaN first", {N, 1, 2, 3, 4, 5, 6, 7}, true},
+        {"NaN among few", {N, N, N, 0.5f, N, N, 0.25f, N}, true},
+        {"NaN chosen", {N, N, N, N, N, 2, N, N}, true},
+        {"negative NaN", {-N, 1, -N, 0, 3, 0, 0, 0}, true},
+        {"all NaN", {N, N, N, N, N, N, N, N}, false},
+        {"one infinite", {0, 1, I, 3, 4, 5, 6, 7}, false},
+        {"all infinite", {I, I, I, I, I, I, I, I}, false},
+        {"-Inf among others", {-I, 1, -I, -I, -I, -I, -I, 0.5f}, true},
+        {"all -Inf", {-I, -I, -I, -I, -I, -I, -I, -I}, false},
+        {"Inf, -Inf, NaN", {-I, N, I, -I, N, I, 0, 1}, false},
+        {"largest", {3.4e38f, -3.4e38f, 3.4e38f, 0, 0, 0, 0, 1}, true},
+        {"smallest", {1e-45f, 0, -1e-45f, 1e-40f, 0, 0, 0, 0}, false}};      /* denormals may be flushed: see below */
+    for (size_t i = 0; i < 2 * VKM_COUNT(router_caps); i++) {
+        struct bench t;
+        open_bench(&t, router_caps[i / 2], i % 2);
+        for (uint32_t score = 0; score < 2; score++) {
+            struct route c = {VKM_COUNT(cases), 8, 3, score, score == 0, false, 1};
+            for (uint32_t k = 0; k < c.n; k++) fill_logits(&t, k, 8, cases[k].z);
+            run_router(&t, &c);
+            for (uint32_t k = 0; k + 1 < c.n; k++) check_route(&t, &c, k, cases[k].z, cases[k].weights, cases[k].what);
+            for (uint32_t k = 0; k < c.n; k++)
+                for (uint32_t j = 0; j < 3; j++) {
+                    uint32_t id = t.words[IDS + k * 3 + j];
+                    cr_assert_lt(id, 8, "%s", cases[k].what);
+                    for (uint32_t l = 0; l < j; l++) cr_assert_neq(id, t.words[IDS + k * 3 + l], "%s: expert %u twice", cases[k].what, id);
+                }
+        }
+        close_bench(&t);
+    }
+}
+
+/* ---------------------------------------------------------------- the counting sort */
+
+enum { S_IDS = 0, S_COUNTS = 140000, S_PERM = 700000, S_TILES = 850000, S_ARGS = 1000000, S_UP = 5, S_DOWN = 7 };
+
+/* ids [n k] -> perm, tiles, arguments, compared with a sort in plain C. */
+static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, const uint32_t *ids, const char *what)
+{
+    uint32_t slots = n * k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK), tiles_max = vkm_moe_tiles_max(n, k, n_expert), count_words = vkm_moe_count_words(n, k, n_expert);
+    cr_assert(slots <= S_COUNTS - S_IDS && count_words < S_PERM - S_COUNTS && slots < S_TILES - S_PERM && 8 * tiles_max < S_ARGS - S_TILES);
+    struct vkm_push_moe_sort push = {.ws_ids = S_IDS, .n_slots = slots, .n_expert = n_expert, .ws_counts = S_COUNTS, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = tiles_max,
+                                     .pieces = pieces, .piece_tiles = vkm_div_up(tiles_max, pieces), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
+    const uint32_t lanes = t->build.shape.reduce_lanes < 64 ? t->build.shape.reduce_lanes : 64, spec[] = {lanes, 1, n_expert};
+    struct vkm_step count = {.groups = {chunks, 1, 1}, .push_bytes = sizeof push}, permute = count;
+    vkm_error err = {0};
+    memcpy(count.push, &push, sizeof push);
+    memcpy(permute.push, &push, sizeof push);
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    memcpy(t->words + S_IDS, ids, slots * 4);
+    t->build.err = &err;
+    begin(t);
+    vkm_reads_words(&t->build, &count, S_IDS, slots);
+    vkm_writes_words(&t->build, &count, S_COUNTS, chunks * n_expert);
+    OK(vkm_build_step(&t->build, "moe_count", "", spec, 2, &count, "moe_count"));
+    vkm_reads_words(&t->build, &permute, S_IDS, slots);
+    vkm_reads_words(&t->build, &permute, S_COUNTS, chunks * n_expert);
+    vkm_writes_words(&t->build, &permute, S_PERM, WS_WORDS - S_PERM);
+    OK(vkm_build_step(&t->build, "moe_permute", "", spec, 3, &permute, "moe_permute"));
+    run(t, 1);
+
+    uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4), *owner = malloc(slots * 4);
+    uint8_t *covered = calloc(slots, 1);
+    cr_assert(start && at && owner && covered);
+    for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
+    for (uint32_t e = 0; e < n_expert; e++) start[e + 1] += start[e];
+    for (uint32_t i = 0; i < slots; i++) {
+        uint32_t row = start[ids[i]] + at[ids[i]]++;
+        owner[row] = ids[i];
+        cr_assert_eq(t->words[S_PERM + row], i, "%s: sorted row %u is slot %u, not %u", what, row, t->words[S_PERM + row], i);
+    }
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
+        uint32_t n_tiles = 0;
+        for (uint32_t p = 0; p < pieces; p++) {
+            const uint32_t *args = t->words + S_ARGS + (c * pieces + p) * 6;
+            cr_assert(args[0] == args[3] && args[1] == S_UP && args[4] == S_DOWN && args[2] == 1 && args[5] == 1 && args[0] <= push.piece_tiles,
+                      "%s, %u slots, %u experts: arguments of class %u, piece %u: %u %u %u, %u %u %u", what, slots, n_expert, c, p, args[0], args[1], args[2], args[3], args[4], args[5]);
+            if (args[0]) cr_assert_eq(n_tiles, p * push.piece_tiles, "%s: a piece before piece %u of class %u is not full", what, p, c);
+            n_tiles += args[0];
+        }
+        cr_assert_leq(n_tiles, tiles_max, "%s: %u tiles of class %u, room for %u", what, n_tiles, c, tiles_max);
+        for (uint32_t i = 0; i < n_tiles; i++) {
+            const uint32_t *tile = t->words + S_TILES + 2 * (c * tiles_max + i);
+            uint32_t e = tile[0] & 0xffff, rows = tile[0] >> 16, first = tile[1];
+            cr_assert(e < n_expert && rows > 0 && rows <= sizes[c] && (c == 0 || rows > sizes[c - 1]), "%s: tile %u of class %u has %u rows of expert %u", what, i, c, rows, e);
+            cr_assert(first >= start[e] && first + rows <= start[e + 1], "%s: rows %u to %u are not all of expert %u", what, first, first + rows, e);
+            for (uint32_t r = first; r < first + rows; r++) cr_assert(!covered[r]++, "%s: row %u twice", what, r);
+        }
+        for (uint32_t i = n_tiles; i < tiles_max; i++)
+            cr_assert(t->words[S_TILES + 2 * (c * tiles_max + i)] == CANARY, "%s: a tile behind the last of class %u", what, c);
+    }
+    for (uint32_t r = 0; r < slots; r++) cr_assert(covered[r], "%s: row %u of expert %u is in no tile", what, r, owner[r]);
+    cr_assert(t->words[S_PERM + slots] == CANARY && t->words[S_TILES + 8 * tiles_max] == CANARY && t->words[S_ARGS + 24 * pieces] == CANARY && t->words[S_COUNTS + count_words] == CANARY, "%s", what);
+    free(start);
+    free(at);
+    free(owner);
+    free(covered);
+}
+
+static void check_sorts(const char *caps, bool gpu_shape)
+{
+    struct bench t;
+    static uint32_t ids[1 << 17];
+    struct ref_rng rng = ref_seed(5);
+    open_bench(&t, caps, gpu_shape);
+    static const struct { uint32_t n, k, experts; } cases[] = {{2, 1, 8}, {1, 1, 8}, {33, 2, 8}, {256, 1, 8}, {129, 2, 8}, {7, 8, 8}, {40, 4, 60}, {512, 8, 128}, {17, 32, 1024}, {4096, 8, 60}};
+    for (size_t i = 0; i < VKM_COUNT(cases); i++) {
+        uint32_t n = cases[i].n, k = cases[i].k, experts = cases[i].experts, slots = n * k;
+        for (uint32_t s = 0; s < slots; s++) ids[s] = ref_below(&rng, experts);
+        check_sort(&t, n, k, experts, 1 + i % 3, ids, "random");
+        for (uint32_t s = 0; s < slots; s++) { double u = ref_uniform(&rng); ids[s] = (uint32_t)(experts * u * u * u * u); }
+        check_sort(&t, n, k, experts, 1 + i % 3, ids, "skewed");
+        for (uint32_t s = 0; s < slots; s++) ids[s] = experts - 1;
+        check_sort(&t, n, k, experts, 1 + i % 3, ids, "all to the last expert");
+        for (uint32_t s = 0; s < slots; s++) ids[s] = s % experts;
+        check_sort(&t, n, k, experts, 1 + i % 3, ids, "in turn");
+    }
+    for (uint32_t s = 0; s < 4096 * 8; s++) ids[s] = ref_below(&rng, 1024);
+    check_sort(&t, 4096, 8, 1024, 4, ids, "4096 tokens, 8 of 1024");
+    for (uint32_t s = 0; s < 4096 * 32; s++) ids[s] = ref_below(&rng, 1024);
+    check_sort(&t, 4096, 32, 1024, 4, ids, "4096 tokens, 32 of 1024");
+    for (uint32_t rows = 1; rows <= 40; rows++) {        /* one expert with this many rows, between others: every remainder of 16 */
+        for (uint32_t s = 0; s < 64; s++) ids[s] = s < rows ? 3 : s % 2 ? 1 : 6;
+        check_sort(&t, 64, 1, 8, 1, ids, "every remainder");
+    }
+    close_bench(&t);
+}
+Test(sort, device_shape) { check_sorts(NULL, false); }
+Test(sort, gpu_shape) { check_sorts("baseline", true); }
+
+/* ---------------------------------------------------------------- sampling */
+
+enum { V_LOGITS = 0, V_SCRATCH = 300000, V_STATE = 600000 };
+
+/* One draw from logits [n]. */
+static uint32_t draw(struct bench *t, const float *z, uint32_t n, float temperature, uint32_t top_k, float top_p, float min_p, uint32_t seed)
+{
+    vkm_error err = {0};
+    uint32_t *s = t->words + V_STATE;
+    memcpy(t->words + V_LOGITS, z, n * sizeof *z);
+    memset(s, 0, (VKM_STATE_TOKENS + 2) * 4);
+    s[VKM_STATE_SEED] = seed; s[VKM_STATE_TEMPERATURE] = as_bits(temperature); s[VKM_STATE_TOP_K] = top_k; s[VKM_STATE_TOP_P] = as_bits(top_p); s[VKM_STATE_MIN_P] = as_bits(min_p);
+    s[VKM_STATE_TOKENS + 1] = 41;
+    t->build.err = &err;
+    begin(t);
+    OK(vkm_sample(&t->build, (struct vkm_region){V_LOGITS, n, 1}, n, (struct vkm_region){V_SCRATCH, n, 1}, V_STATE, VKM_STATE_TOKENS + 2, 1));
+    run(t, 1);
+    cr_assert(s[VKM_STATE_N_OUT] == 1 && s[VKM_STATE_N_RECENT] == 1 && s[VKM_STATE_TOKENS + 1] == 42 && s[VKM_STATE_OUT] == s[VKM_STATE_TOKENS] && s[VKM_STATE_RECENT] == s[VKM_STATE_OUT]);
+    cr_assert_lt(s[VKM_STATE_OUT], n);
+    return s[VKM_STATE_OUT];
+}
+
+Test(sample, greedy_ties_and_nan)
+{
+    for (int gpu = 0; gpu < 2; gpu++) {
+        struct bench t;
+        static float z[1000];
+        open_bench(&t, gpu ? "baseline" : NULL, gpu);
+        for (int i = 0; i < 1000; i++) z[i] = -1 - (float)(i % 7);
+        z[990] = z[700] = z[333] = 2;
+        cr_assert_eq(draw(&t, z, 1000, 0, 0, 0, 0, 1), 333);
+        cr_assert_eq(draw(&t, z, 1000, -1, 0, 0, 0, 1), 333);
+        z[5] = NAN;
+        cr_assert_eq(draw(&t, z, 1000, 0, 0, 0, 0, 1), 333);
+        z[999] = INFINITY;
+        cr_assert_eq(draw(&t, z, 1000, 0, 0, 0, 0, 1), 999);
+        z[4] = -0.0f;
+        for (int i = 0; i < 1000; i++) z[i] = i < 4 ? -1 : i == 4 ? -0.0f : 0.0f;
+        cr_assert_eq(draw(&t, z, 1000, 0, 0, 0, 0, 1), 4);
+        for (int i = 0; i < 1000; i++) z[i] = NAN;
+        draw(&t, z, 1000, 0, 0, 0, 0, 1);                /* a token of the vocabulary, whichever */
+        draw(&t, z, 1000, 1, 40, 0.9f, 0.1f, 1);
+        for (int i = 0; i < 1000; i++) z[i] = -INFINITY;
+        draw(&t, z, 1000, 0, 0, 0, 0, 1);
+        draw(&t, z, 1000, 1, 40, 0.9f, 0.1f, 1);
+        close_bench(&t);
+    }
+}
+
+static int descending(const void *a, const void *b) { float x = *(const float *)a, y = *(const float *)b; return x < y ? 1 : x > y ? -1 : 0; }
+
+/* The lowest logit that the filters leave, in double; top-p's edge is wide enough below to be the same in f32. */
+static float threshold(const float *z, uint32_t n, uint32_t top_k, double top_p, double min_p)
+{
+    float *sorted = malloc(n * sizeof *sorted);
+    double mass = 0, sum = 0;
+    memcpy(sorted, z, n * sizeof *z);
+    qsort(sorted, n, sizeof *sorted, descending);
+    uint32_t m = top_k && top_k < n ? top_k : n;
+    for (uint32_t i = 0; i < m; i++) mass += exp(sorted[i] - sorted[0]);
+    uint32_t last = m - 1;
+    for (uint32_t i = 0; i < m && top_p > 0 && top_p < 1; i++)
+        if ((sum += exp(sorted[i] - sorted[0])) >= top_p * mass) { last = i; break; }
+    float cut = sorted[last];
+    if (min_p > 0 && cut < sorted[0] + log(min_p)) cut = (float)(sorted[0] + log(min_p));
+    free(sorted);
+    return cut;
+}
+
+/* A vocabulary as large as Qwen's: the survivors are those of a sort, whatever the filter. */
+Test(sample, large_vocabulary)
+{
+    enum { V = 151936 };
+    static float z[V];
+    struct ref_rng rng = ref_seed(9);
+    uint32_t best = 0;
+    for (uint32_t i = 0; i < V; i++) { z[i] = (float)(3 * ref_normal(&rng)); if (z[i] > z[best]) best = i; }
+    static const struct { uint32_t top_k; float top_p, min_p; } cases[] = {{0, 0, 0}, {40, 0, 0}, {1, 0, 0}, {0, 0.5f, 0}, {0, 0, 0.3f}, {2000, 0.3f, 0}, {200, 0.9f, 0.2f}};
+    for (int gpu = 0; gpu < 2; gpu++) {
+        struct bench t;
+        open_bench(&t, gpu ? "baseline" : NULL, gpu);
+        cr_expect_eq(draw(&t, z, V, 0, 0, 0, 0, 1), best, "greedy");
+        for (size_t c = 0; c < VKM_COUNT(cases); c++) {
+            float cut = threshold(z, V, cases[c].top_k, cases[c].top_p, cases[c].min_p);
+            for (uint32_t seed = 0; seed < 4; seed++) {
+                uint32_t id = draw(&t, z, V, 2, cases[c].top_k, cases[c].top_p, cases[c].min_p, seed);
+                cr_expect(z[id] >= cut - 1e-4f, "top-k %u, top-p %g, min-p %g: token %u with logit %g; the least allowed is %g", cases[c].top_k, cases[c].top_p, cases[c].min_p, id, z[id], cut);
+            }
+        }
+        close_bench(&t);
+    }
+}
+
+/* ---------------------------------------------------------------- attention */
+
+/* One query, all keys alike, so that the answer is the mean of the values: every key counts, however many there are. */
+static void check_many_keys(bool kv16, uint32_t n_keys)
+{
+    enum { HEAD = 128, Q = 0, OUT = 1024, POS = 2048 };
+    struct bench t;
+    vkm_error err = {0};
+    vkm_buffer *kv[2];
+    vkm_bindings *bindings = NULL;
+    uint32_t words = kv16 ? HEAD / 2 : HEAD, n_ctx = (n_keys + 31) / 32 * 32;
+    uint64_t bytes = (uint64_t)n_ctx * words * 4;
+    uint32_t *values = calloc(1, bytes);
+    cr_assert(values);
+    open_bench(&t, NULL, false);
+    for (int i = 0; i < 2; i++) OK(vkm_buffer_create(t.device, VKM_BUFFER_DEVICE, bytes, "kv", &kv[i], &err));
+    upload(&t, kv[0], values, bytes);
+    for (uint32_t key = 0; key < n_ctx; key++) {
+        float v = key >= n_keys ? 100.0f : key < n_keys / 2 ? 1.0f : 2.0f;
+        for (uint32_t i = 0; i < words; i++) values[(size_t)key * words + i] = kv16 ? (uint32_t)ref_to_half(v) * 0x10001u : as_bits(v);
+    }
+    upload(&t, kv[1], values, bytes);
+    free(values);
+    OK(vkm_bindings_create(t.device, t.ws, t.tables, t.slabs, 2, kv, 2, &bindings, &err));
+    memset(t.words, 0, HEAD * 4);
+    t.words[POS] = n_keys - 1;
+    const struct vkm_attention a = {.n_head = 1, .n_head_kv = 1, .head = HEAD, .kv16 = kv16, .scale = 1, .n_ctx = n_ctx, .q = {Q, HEAD, 1}, .out = {OUT, HEAD, 1}, .ws_pos = POS};
+    const struct vkm_kv cache = {.k = kv[0], .v = kv[1], .k_slab = 0, .v_slab = 1, .bytes = bytes};
+    t.build.err = &err;
+    t.build.sets = &bindings;
+    begin(&t);
+    OK(vkm_attention_step(&t.build, &a, &cache, 1));
+    run(&t, 1);
+    double mean = (n_keys / 2 * 1.0 + (n_keys - n_keys / 2) * 2.0) / n_keys;
+    for (uint32_t i = 0; i < HEAD; i++)
+        cr_assert(fabs(as_float(t.words[OUT + i]) - mean) < 1e-3, "%u keys: %g, not %g", n_keys, as_float(t.words[OUT + i]), mean);
+    cr_assert_eq(t.words[OUT + HEAD], CANARY);
+    vkm_bindings_destroy(bindings);
+    for (int i = 0; i < 2; i++) vkm_buffer_destroy(kv[i]);
+    close_bench(&t);
+}
+Test(attention, keys_33) { check_many_keys(false, 33); }
+Test(attention, keys_4000) { check_many_keys(true, 4000); }
+Test(attention, keys_20000) { check_many_keys(true, 20000); }
+Test(attention, keys_40000) { check_many_keys(true, 40000); }

@@ -1,0 +1,442 @@
+/* Models on a device against the reference in double precision and against other people's implementations: architectures, tensor types, shapes, features, limits.
+ * Every comparison is of the logits of all positions. */
+#include "harness.h"
+#include "reference/npy.h"
+#include <glob.h>
+
+static const vkm_session_params f32 = {.n_ctx = 256, .kv_type = VKM_KV_F32};
+
+/* ---------------------------------------------------------------- architectures */
+
+/* Prompts of several lengths in one call, then tokens one at a time; the same bits either way. */
+static void check_architecture(const char *arch, uint64_t seed)
+{
+    struct answers a;
+    struct ref_testmodel o = ref_testmodel_default(arch);
+    o.seed = seed;
+    answers_make(&a, o, 200);
+    for (size_t t = 0; t < VKM_COUNT(tiers); t++) {
+        struct rig r;
+        char what[64];
+        snprintf(what, sizeof what, "%s, tier %s", arch, tiers[t] ? tiers[t] : "all");
+        rig_open(&r, tiers[t], a.path, f32);
+        for (uint32_t i = 0; i < 3; i++) free(check_answers(&r, &a, (const uint32_t[]){1, 7, 33}[i], 0, NMSE_F32, what));
+        uint32_t n = t == 0 || full() ? 200 : 40;
+        float *at_once = check_answers(&r, &a, 200, 0, NMSE_F32, what), *one_by_one = check_answers(&r, &a, n, 1, NMSE_F32, what);
+        check_same(at_once, one_by_one, n, a.n_vocab, what);
+        free(at_once);
+        free(one_by_one);
+        rig_close(&r);
+    }
+    answers_free(&a);
+}
+
+Test(architectures, llama) { check_architecture("llama", 2); }
+Test(architectures, olmoe) { check_architecture("olmoe", 1); }
+Test(architectures, qwen2moe) { check_architecture("qwen2moe", 5); }
+Test(architectures, qwen3moe) { check_architecture("qwen3moe", 4); }
+Test(architectures, granitemoe) { check_architecture("granitemoe", 5); }
+
+/* ---------------------------------------------------------------- tensor types */
+
+/* Sizes that super-blocks of 256 divide. */
+static struct ref_testmodel of_type(const char *arch, uint32_t type, uint64_t seed)
+{
+    struct ref_testmodel o = ref_testmodel_default(arch);
+    o.seed = seed; o.layers = 2; o.hidden = o.width = 256; o.heads = 4; o.head_dim = 64;
+    if (o.shared_width) o.shared_width = 256;
+    o.type_gate = o.type_up = o.type_down = o.type_attn = o.type_shared = o.type_embd = o.type_output = type;
+    return o;
+}
+
+/* A prompt of 33, then three single tokens; and the first three tokens again, singly, for the same bits. */
+static void check_model(struct rig *r, const struct ref_testmodel *o, uint32_t prompt, const char *what)
+{
+    struct answers a;
+    vkm_error err = {0};
+    char text[128];
+    answers_make(&a, *o, prompt + 3);
+    rig_load(r, a.path);
+    rig_session(r, (vkm_session_params){.n_ctx = prompt + 3, .kv_type = VKM_KV_F32});
+    float *logits = check_answers(r, &a, prompt, 0, NMSE_F32, what), *next = malloc(a.n_vocab * sizeof *next);
+    for (uint32_t i = prompt; i < prompt + 3; i++) {
+        OK(vkm_session_eval(r->session, a.tokens + i, 1, next, &err));
+        snprintf(text, sizeof text, "%s, token %u", what, i);
+        check_nmse(a.logits + (size_t)i * a.n_vocab, next, a.n_vocab, NMSE_F32, text);
+    }
+    free(next);
+    uint32_t n = prompt < 3 ? prompt : 3;
+    float *singly = eval_steps(r, a.tokens, n, 1);
+    check_same(logits, singly, n, a.n_vocab, what);
+    free(singly);
+    free(logits);
+    rig_unload(r);
+    answers_free(&a);
+}
+
+static void check_type(const char *arch, uint32_t type, const char *name, uint64_t seed)
+{
+    struct rig r;
+    char what[64];
+    struct ref_testmodel o = of_type(arch, type, seed);
+    snprintf(what, sizeof what, "%s %s", arch, name);
+    rig_device(&r, NULL);
+    check_model(&r, &o, 33, what);
+    rig_close(&r);
+}
+
+#define TYPE_TEST(name, seed) Test(types, name) { check_type("qwen2moe", REF_##name, #name, seed); }
+TYPE_TEST(F32, 1)
+TYPE_TEST(F16, 1)
+TYPE_TEST(BF16, 1)
+TYPE_TEST(Q4_0, 1)
+TYPE_TEST(Q4_1, 1)
+TYPE_TEST(Q5_0, 1)
+TYPE_TEST(Q5_1, 1)
+TYPE_TEST(Q8_0, 1)
+TYPE_TEST(Q4_K, 1)
+TYPE_TEST(Q5_K, 1)
+TYPE_TEST(Q6_K, 1)
+
+/* The other architectures, with the two types that files mostly have. */
+Test(types, other_architectures)
+{
+    struct rig r;
+    rig_device(&r, NULL);
+    for (size_t i = 0; i < VKM_COUNT(architectures); i++)
+        for (size_t t = 0; t < VKM_COUNT(types); t++) {
+            if (!strcmp(architectures[i], "qwen2moe") || (!full() && types[t].id != REF_Q4_K && types[t].id != REF_Q8_0)) continue;
+            struct ref_testmodel o = of_type(architectures[i], types[t].id, 1);
+            char what[64];
+            snprintf(what, sizeof what, "%s %s", architectures[i], types[t].name);
+            check_model(&r, &o, 33, what);
+        }
+    rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- shapes */
+
+struct shape_case { const char *what, *arch; uint32_t type, hidden, width, experts, used, heads, kv_heads, head_dim, vocab, prompt; uint64_t seed; };
+
+static void check_shapes(const struct shape_case *cases, size_t n)
+{
+    struct rig r;
+    rig_device(&r, NULL);
+    for (size_t i = 0; i < n; i++) {
+        const struct shape_case *c = &cases[i];
+        struct ref_testmodel o = ref_testmodel_default(c->arch);
+        o.layers = 1;
+        o.seed = c->seed;
+        if (c->type) o.type_gate = o.type_up = o.type_down = o.type_attn = o.type_embd = o.type_output = c->type;
+        if (c->hidden) o.hidden = c->hidden, o.head_dim = c->hidden / o.heads;
+        if (c->width) o.width = c->width;
+        if (c->experts) o.experts = c->experts;
+        if (c->used) o.used = c->used;
+        if (c->heads) o.heads = c->heads, o.kv_heads = c->kv_heads, o.head_dim = c->head_dim;
+        if (c->vocab) o.vocab = c->vocab;
+        check_model(&r, &o, c->prompt ? c->prompt : 33, c->what);
+    }
+    rig_close(&r);
+}
+#define SHAPES(...) do { static const struct shape_case cases[] = {__VA_ARGS__}; check_shapes(cases, VKM_COUNT(cases)); } while (0)
+
+Test(shapes, widths)
+{
+    SHAPES({"hidden 96", "llama", .hidden = 96, .width = 96, .seed = 1},
+           {"width 40, not of whole blocks", "llama", .width = 40, .seed = 1},
+           {"hidden 72, not of whole blocks", "llama", .hidden = 72, .width = 8, .heads = 3, .kv_heads = 1, .head_dim = 24, .seed = 1},
+           {"width 960", "qwen3moe", .type = REF_Q8_0, .width = 960, .seed = 1},
+           {"width 1408", "olmoe", .type = REF_Q8_0, .width = 1408, .seed = 1},
+           {"vocabulary of 1037", "llama", .vocab = 1037, .seed = 1});
+}
+
+Test(shapes, experts)
+{
+    SHAPES({"60 experts, 4", "qwen2moe", .experts = 60, .used = 4, .seed = 1},
+           {"128 experts, 8", "qwen3moe", .experts = 128, .used = 8, .prompt = 40, .seed = 1},
+           {"512 experts, 10", "qwen3moe", .experts = 512, .used = 10, .seed = 1},
+           {"1024 experts, 32", "qwen3moe", .experts = 1024, .used = 32, .prompt = 17, .seed = 1},
+           {"all experts", "llama", .experts = 5, .used = 5, .seed = 1},
+           {"all 32 experts", "granitemoe", .experts = 32, .used = 32, .seed = 1},
+           {"one expert", "llama", .experts = 1, .used = 1, .prompt = 50, .seed = 1},
+           {"one of two", "olmoe", .experts = 2, .used = 1, .seed = 1});
+}
+
+Test(shapes, heads)
+{
+    SHAPES({"heads of 48", "qwen3moe", .heads = 2, .kv_heads = 1, .head_dim = 48, .seed = 1},
+           {"heads of 80", "llama", .heads = 2, .kv_heads = 2, .head_dim = 80, .seed = 1},
+           {"heads of 128", "qwen3moe", .heads = 2, .kv_heads = 1, .head_dim = 128, .seed = 1},
+           {"one head", "llama", .heads = 1, .kv_heads = 1, .head_dim = 64, .seed = 1},
+           {"8 query heads a key head", "qwen3moe", .heads = 8, .kv_heads = 1, .head_dim = 16, .seed = 1},
+           {"3 query heads a key head", "llama", .heads = 6, .kv_heads = 2, .head_dim = 16, .seed = 1});
+}
+
+/* ---------------------------------------------------------------- features */
+
+static void check_feature(const char *what, struct ref_testmodel o)
+{
+    struct rig r;
+    o.layers = 2;
+    rig_device(&r, NULL);
+    check_model(&r, &o, 33, what);
+    rig_close(&r);
+}
+#define FEATURE(name, arch, ...) Test(features, name) { struct ref_testmodel o = ref_testmodel_default(arch); __VA_ARGS__; check_feature(#name, o); }
+
+FEATURE(mixed_types, "llama", o.hidden = o.width = 256; o.heads = 4; o.head_dim = 64; o.type_gate = REF_Q4_K; o.type_up = REF_Q4_K; o.type_down = REF_Q6_K;
+        o.type_attn = REF_Q5_K; o.type_embd = REF_Q4_0; o.type_output = REF_Q6_K)
+FEATURE(gate_and_up_apart, "qwen2moe", o.type_gate = REF_Q8_0; o.type_up = REF_F16; o.type_shared = REF_F16)
+FEATURE(gate_and_up_apart_narrow, "llama", o.type_gate = REF_F16; o.width = 40)
+FEATURE(a_tensor_an_expert, "llama", o.per_expert_tensors = true; o.type_gate = o.type_up = REF_Q8_0)
+FEATURE(a_tensor_an_expert_apart, "llama", o.per_expert_tensors = true; o.type_gate = REF_Q8_0)
+FEATURE(fused_gate_up, "qwen3moe", o.fused_gate_up = true; o.width = 48)
+FEATURE(yarn, "qwen3moe", o.rope_scaling = "yarn"; o.rope_factor = 4; o.rope_original_context = 128)
+FEATURE(linear, "llama", o.rope_scaling = "linear"; o.rope_factor = 3)
+FEATURE(partial_rotary, "llama", o.n_rot = 6)
+FEATURE(partial_rotary_halves, "olmoe", o.n_rot = 10)
+FEATURE(rope_freqs, "llama", o.rope_freqs = true)
+FEATURE(clamp_kqv, "olmoe", o.clamp_kqv = 0.5)
+FEATURE(clamp_kqv_without_norm, "llama", o.clamp_kqv = 0.3)
+FEATURE(tied_output, "llama", o.tied = true)
+FEATURE(tied_output_quantised, "granitemoe", o.type_embd = REF_Q8_0)
+FEATURE(router_f16, "olmoe", o.type_router = REF_F16)
+FEATURE(router_f16_shared, "qwen2moe", o.type_router = REF_F16)
+FEATURE(biases, "qwen3moe", o.qkv_bias = o.o_bias = true)
+FEATURE(granite_shared, "granitemoe", o.shared_width = 48)
+FEATURE(granite_scales, "granitemoe", o.embd_scale = 3; o.residual_scale = 0.7; o.attn_scale = 0.3; o.logit_scale = 0.5; o.tied = false)
+FEATURE(granite_no_scales, "granitemoe", o.embd_scale = o.residual_scale = o.attn_scale = o.logit_scale = 0)
+
+/* Positions beyond 256, where the second table of angles comes in, and a KV cache of several hundred keys. */
+Test(features, long_context)
+{
+    struct answers a;
+    struct rig r;
+    struct ref_testmodel o = ref_testmodel_default("qwen3moe");
+    o.layers = 1; o.context = 1024; o.seed = 1;
+    answers_make(&a, o, 700);
+    rig_open(&r, NULL, a.path, (vkm_session_params){.n_ctx = 700, .n_batch = 128, .kv_type = VKM_KV_F32});
+    free(check_answers(&r, &a, 700, 0, NMSE_F32, "long context"));
+    rig_close(&r);
+    answers_free(&a);
+}
+
+/* ---------------------------------------------------------------- golden files */
+
+/* expected [n][n_vocab] of a file made elsewhere */
+static void check_golden(struct rig *r, const char *path, const int32_t *tokens, const struct ref_npy *expected)
+{
+    char what[600];
+    rig_load(r, path);
+    cr_assert_eq(expected->cols, r->model->h.n_vocab, "%s", path);
+    for (int kv16 = 0; kv16 < 2; kv16++) {
+        rig_session(r, (vkm_session_params){.n_ctx = 64, .kv_type = kv16 ? VKM_KV_F16 : VKM_KV_F32});
+        for (uint32_t step = 0; step < 2; step++) {
+            float *logits = eval_steps(r, tokens, (uint32_t)expected->rows, step);
+            snprintf(what, sizeof what, "%s, KV %s%s", strstr(path, "golden"), kv16 ? "f16" : "f32", step ? ", singly" : "");
+            check_nmse(expected->x, logits, expected->rows * expected->cols, kv16 ? NMSE_F16 : NMSE_F32, what);
+            free(logits);
+        }
+    }
+    rig_unload(r);
+}
+
+static void read_tokens(const char *path, int32_t *tokens, size_t n)
+{
+    FILE *f = fopen(path, "r");
+    cr_assert(f, "%s", path);
+    for (size_t i = 0; i < n; i++) cr_assert_eq(fscanf(f, "%d", &tokens[i]), 1, "%s", path);
+    fclose(f);
+}
+
+Test(golden, transformers)
+{
+    glob_t files;
+    struct rig r;
+    cr_assert_eq(glob(VKMOE_TESTS_DIR "/golden/transformers/*.gguf", 0, NULL, &files), 0);
+    cr_assert_geq(files.gl_pathc, 5);
+    rig_device(&r, NULL);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        char path[512];
+        int stem = (int)strlen(files.gl_pathv[i]) - 5;
+        struct ref_npy expected;
+        int32_t tokens[64];
+        snprintf(path, sizeof path, "%.*s.logits.npy", stem, files.gl_pathv[i]);
+        cr_assert(ref_npy_load(path, &expected) && expected.rows <= VKM_COUNT(tokens), "%s", path);
+        snprintf(path, sizeof path, "%.*s.tokens", stem, files.gl_pathv[i]);
+        read_tokens(path, tokens, expected.rows);
+        check_golden(&r, files.gl_pathv[i], tokens, &expected);
+        ref_npy_free(&expected);
+    }
+    globfree(&files);
+    rig_close(&r);
+}
+
+Test(golden, oracle)
+{
+    struct ref_npy ids;
+    struct rig r;
+    int32_t tokens[64];
+    cr_assert(ref_npy_load(VKMOE_TESTS_DIR "/golden/oracle/tokens.npy", &ids) && ids.rows <= VKM_COUNT(tokens));
+    for (size_t i = 0; i < ids.rows; i++) tokens[i] = (int32_t)ids.x[i];
+    rig_device(&r, NULL);
+    for (size_t i = 0; i < VKM_COUNT(architectures); i++) {
+        char path[512];
+        struct ref_npy expected;
+        snprintf(path, sizeof path, "%s/golden/oracle/%s.npy", VKMOE_TESTS_DIR, architectures[i]);
+        cr_assert(ref_npy_load(path, &expected) && expected.rows == ids.rows, "%s", path);
+        snprintf(path, sizeof path, "%s/golden/oracle/%s.gguf", VKMOE_TESTS_DIR, architectures[i]);
+        check_golden(&r, path, tokens, &expected);
+        ref_npy_free(&expected);
+    }
+    ref_npy_free(&ids);
+    rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- the same bits */
+
+/* Run to run, in a fresh session, and however the tokens are cut into calls and passes; with shapes of this device and of GPUs. */
+static void check_bits(const char *arch, uint32_t type, uint32_t gpu_subgroup)
+{
+    enum { N = 50 };
+    struct answers a;
+    struct rig r;
+    char what[96];
+    struct ref_testmodel o = of_type(arch, type, 1);
+    snprintf(what, sizeof what, "%s type %u%s", arch, type, gpu_subgroup ? ", shapes of a GPU" : "");
+    answers_make(&a, o, N);
+    rig_open(&r, NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
+    if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
+    float *first = check_answers(&r, &a, N, 0, NMSE_F32, what);
+    static const uint32_t steps[] = {0, 1, 7, 16, 33};
+    for (size_t i = 0; i < VKM_COUNT(steps); i++) {
+        float *again = eval_steps(&r, a.tokens, N, steps[i]);
+        check_same(first, again, N, a.n_vocab, what);
+        free(again);
+    }
+    rig_session(&r, (vkm_session_params){.n_ctx = 64, .n_batch = 16, .kv_type = VKM_KV_F32});
+    if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
+    float *passes = eval_steps(&r, a.tokens, N, 0);
+    check_same(first, passes, N, a.n_vocab, what);
+    free(passes);
+    free(first);
+    rig_close(&r);
+    answers_free(&a);
+}
+
+Test(bits, f32) { check_bits("llama", REF_F32, 0); }
+Test(bits, q4_k) { check_bits("qwen2moe", REF_Q4_K, 0); }
+Test(bits, gpu_shapes) { check_bits("qwen2moe", REF_Q8_0, 32); }
+Test(bits, gpu_shapes_64) { check_bits("granitemoe", REF_F32, 64); }
+
+/* A token's logits do not depend on what comes after it, nor on other tokens of the pass routed to the same experts. */
+Test(bits, prefixes)
+{
+    struct answers a;
+    struct rig r;
+    struct ref_testmodel o = ref_testmodel_default("qwen3moe");
+    answers_make(&a, o, 70);
+    rig_open(&r, NULL, a.path, f32);
+    float *all = eval_steps(&r, a.tokens, 70, 0);
+    for (uint32_t n = 1; n < 70; n += full() ? 1 : 9) {
+        float *some = eval_steps(&r, a.tokens, n, 0);
+        check_same(all, some, n, a.n_vocab, "prefix");
+        free(some);
+    }
+    free(all);
+    rig_close(&r);
+    answers_free(&a);
+}
+
+/* ---------------------------------------------------------------- limits of devices */
+
+struct clamp_case { const char *caps; bool same_bits; uint32_t least_slabs, least_sets, least_kv; };
+
+static void check_clamps(const struct ref_testmodel *o, uint32_t n, uint32_t n_ctx, const struct clamp_case *cases, size_t n_cases)
+{
+    struct answers a;
+    struct rig r;
+    vkm_session_params params = {.n_ctx = n_ctx, .kv_type = VKM_KV_F32};
+    answers_make(&a, *o, n);
+    rig_open(&r, NULL, a.path, params);
+    float *plain = check_answers(&r, &a, n, 0, NMSE_F32, "no clamp");
+    rig_close(&r);
+    for (size_t i = 0; i < n_cases; i++) {
+        const struct clamp_case *c = &cases[i];
+        rig_open(&r, c->caps, a.path, params);
+        cr_assert_geq(r.model->n_slabs, c->least_slabs, "%s: %u slabs", c->caps, r.model->n_slabs);
+        cr_assert_geq(r.model->n_sets, c->least_sets, "%s: %u sets", c->caps, r.model->n_sets);
+        cr_assert_geq(r.session->n_kv, c->least_kv, "%s: %u KV buffers", c->caps, r.session->n_kv);
+        for (uint32_t step = 0; step < 2; step++) {
+            float *logits = check_answers(&r, &a, n, step, NMSE_F32, c->caps);
+            if (c->same_bits) check_same(plain, logits, n, a.n_vocab, c->caps);
+            free(logits);
+        }
+        rig_close(&r);
+    }
+    free(plain);
+    answers_free(&a);
+}
+
+/* Small matrices under very small ranges: experts over several slabs, a matrix in several chunks, layers over several sets, K and V apart, passes of few tokens. */
+Test(clamps, small)
+{
+    static const struct clamp_case cases[] = {
+        {"range=1048576", true, 1, 1, 1},
+        {"range=131072,slabs=2", true, 4, 2, 1},
+        {"range=65536", true, 10, 1, 6},
+        {"range=65536,kv_slabs=2", true, 10, 1, 6},
+        {"range=262144,slabs=1", true, 2, 2, 1},
+        {"staged", true, 1, 1, 1},
+        {"shared=8192", true, 1, 1, 1},
+        {"invocations=64", true, 1, 1, 1},
+        {"baseline,range=131072,slabs=2,shared=16384,invocations=128", false, 4, 2, 1},
+    };
+    struct ref_testmodel o = ref_testmodel_default("qwen2moe");
+    o.seed = 1;
+    check_clamps(&o, 40, 256, cases, VKM_COUNT(cases));
+}
+
+Test(clamps, medium)
+{
+    static const struct clamp_case cases[] = {{"range=1048576", true, 10, 1, 2}, {"range=4194304,slabs=2", true, 4, 2, 1}, {"range=2097152,slabs=4,kv_slabs=2,staged", true, 6, 2, 1}};
+    struct ref_testmodel o = of_type("qwen3moe", REF_F32, 1);
+    check_clamps(&o, 20, 1024, cases, VKM_COUNT(cases));
+}
+
+/* Limits of small GPUs, with a GPU's shapes: fewer lanes, fewer splits. */
+Test(clamps, gpu_shapes)
+{
+    static const char *const caps[] = {"invocations=64", "shared=8192", "baseline"};
+    struct answers a;
+    struct ref_testmodel o = ref_testmodel_default("qwen2moe");
+    answers_make(&a, o, 40);
+    for (size_t i = 0; i < VKM_COUNT(caps); i++) {
+        struct rig r;
+        rig_open(&r, caps[i], a.path, f32);
+        use_gpu_shape(&r, 32);
+        float *at_once = check_answers(&r, &a, 40, 0, NMSE_F32, caps[i]), *singly = check_answers(&r, &a, 40, 1, NMSE_F32, caps[i]);
+        check_same(at_once, singly, 40, a.n_vocab, caps[i]);
+        free(at_once);
+        free(singly);
+        rig_close(&r);
+    }
+    answers_free(&a);
+}
+
+/* What cannot be bound at once is told, not tried. */
+Test(clamps, too_small)
+{
+    struct answers a;
+    struct rig r;
+    vkm_error err = {0};
+    vkm_model *m = NULL;
+    struct ref_testmodel o = ref_testmodel_default("llama");
+    o.experts = 64;
+    cr_assert(ref_testmodel_save(&o, a.path));
+    rig_device(&r, "range=131072,slabs=1");
+    FAILS(vkm_model_load(r.device, a.path, NULL, &m, &err), VKM_ERR_LIMIT);
+    cr_assert(strstr(err.message, "exps.weight") && !m, "%s", err.message);
+    rig_close(&r);
+    unlink(a.path);
+}
