@@ -70,6 +70,21 @@ static void set_tier(struct vkm_caps *caps, bool asked_fp16)
     caps->tier = caps->subgroup && caps->fp16 && asked_fp16 ? VKM_TIER_FP16 : caps->subgroup ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE;
 }
 
+/* Driver bugs and what is done about them, one row each; "bugs" in the clamp string switches the workarounds off, to see whether a driver still needs them. */
+static void bound_loops(struct vkm_caps *caps) { caps->loop_iterations = 65535; }
+static void unbound_loops(struct vkm_caps *caps) { caps->loop_iterations = 0; }
+static const struct bug {
+    const char *id, *reproducer;
+    VkDriverId driver;
+    uint32_t before;              /* driverVersion without the bug */
+    void (*apply)(struct vkm_caps *caps), (*undo)(struct vkm_caps *caps);
+} bugs[] = {
+    /* Seen in 22.3.6, not in 26.1; between them unknown. */
+    {"loops end silently after 65,535 iterations of all loops of an invocation together", "tests/test_model.c, shapes of 1,024 experts, with moe_topk on 8 lanes",
+     VK_DRIVER_ID_MESA_LLVMPIPE, VK_MAKE_VERSION(26, 0, 0), bound_loops, unbound_loops},
+};
+static bool has_bug(const struct vkm_caps *caps, const struct bug *bug) { return caps->driver_id == (uint32_t)bug->driver && caps->driver_version < bug->before; }
+
 void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_offer *o)
 {
     *o = (struct vkm_offer){.physical = physical};
@@ -153,6 +168,8 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->fp16 = f.float16.shaderFloat16 && f.storage16.storageBuffer16BitAccess;
     o->full_subgroups = f.subgroup_size.computeFullSubgroups;
     set_tier(caps, false);
+    for (size_t i = 0; i < VKM_COUNT(bugs); i++)
+        if (has_bug(caps, &bugs[i])) bugs[i].apply(caps);
 
     if (!fill_queue(instance, o, limits->timestampPeriod)) vkm_textf(&why, "has no compute queue");
     else if (!f.timeline.timelineSemaphore) vkm_textf(&why, "needs timeline semaphores (Vulkan 1.2 or VK_KHR_timeline_semaphore)");
@@ -226,7 +243,11 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
         if (!strcmp(word, vkm_tier_name(tier))) return clamp_tier(caps, tier), VKM_OK;
     if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
     if (!strcmp(word, "all")) return VKM_OK;
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, staged, or limit=number)", word);
+    if (!strcmp(word, "bugs")) {
+        for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
+        return VKM_OK;
+    }
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)

@@ -21,6 +21,7 @@ struct vkm_caps {
     uint32_t slabs;                /* size of the descriptor array of weight slabs that one set may have */
     uint32_t kv_slabs;             /* likewise for the KV cache */
     uint32_t invocations, shared_bytes, workgroups_x, workgroups_y, workgroups_z, workgroup_size_x;
+    uint32_t loop_iterations;      /* driver bug: all loops of an invocation together stop after so many iterations; 0: no such bound */
     float timestamp_ns;            /* 0: no timestamps on this queue */
     uint32_t timestamp_bits;
     /* tiers */

@@ -1,7 +1,8 @@
 #version 450
 /* Causal grouped-query attention in one pass over the keys with an online softmax (Milakov & Gimelshein 2018; FlashAttention, Dao 2022): no score matrix, any context length.
- * A workgroup owns NQ rows (token, query head of one kv head; heads fastest, so they share keys). 32 keys a round: lanes own keys for the scores, then rows for the softmax,
- * then dimensions for the values. Rounds start at multiples of 32 whatever the batch, so a token's bits do not depend on it. Workgroups: x = row tiles, y = kv heads. */
+ * A workgroup owns NQ rows (token, query head of one kv head; heads fastest, so they share keys), NQ <= local_size_x. 32 keys a round: lanes own keys for the scores, then rows for
+ * the softmax, then dimensions for the values. Rounds start at multiples of 32 whatever the batch, so a token's bits do not depend on it. Masked keys weigh exactly zero, and the
+ * cache holds no garbage. Loops are unrolled by hand where they count: an old lavapipe bounds all loops of a shader together (src/nn/build.c). Workgroups: x = row tiles, y = kv heads. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
@@ -12,9 +13,26 @@ layout(constant_id = 6) const uint KV16 = 1;
 layout(constant_id = 7) const uint KPL = 4;        /* keys of a lane: 32 / local_size_x */
 layout(constant_id = 8) const uint DPL = 4;        /* pairs of dimensions of a lane: ceil(HEAD / 2 / local_size_x) */
 
-shared float p[NQ * 32];
+const uint ROW = 33;                              /* words of p a row: lanes that own rows hit different banks */
+shared float p[NQ * ROW];
 shared float scale_old[NQ];
 shared float total[NQ];
+
+/* Globals, since glslang 12 copies one element of an inout array whose size is a specialisation constant. */
+uint q[NQ];                                        /* word offsets of the rows' queries */
+float s[NQ * KPL];                                 /* scores of the rows with this lane's keys */
+
+/* adds two dimensions' products; k: the round's first word of the cache, at this lane's key */
+void scores(uint k, uint d, uint lanes) {
+    vec2 key[KPL];
+    [[unroll]] for (int j = 0; j < int(KPL); j++)
+        key[j] = KV16 != 0 ? unpackHalf2x16(kv[push.k_slab].w[k + d / 2 * 32 + j * lanes])
+                           : uintBitsToFloat(uvec2(kv[push.k_slab].w[k + d * 32 + j * lanes], kv[push.k_slab].w[k + (d + 1) * 32 + j * lanes]));
+    [[unroll]] for (int r = 0; r < int(NQ); r++) {
+        vec2 a = vec2(ws.f[q[r] + d], ws.f[q[r] + d + 1]);
+        [[unroll]] for (int j = 0; j < int(KPL); j++) { s[r * KPL + j] += a.x * key[j].x; s[r * KPL + j] += a.y * key[j].y; }
+    }
+}
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
@@ -22,7 +40,7 @@ void main() {
     uint first = gl_WorkGroupID.x * NQ, rows = push.n * group;
     const uint words = KV16 != 0 ? HEAD / 2 : HEAD;
 
-    uint q[NQ], pos[NQ], last = 0;
+    uint pos[NQ], last = 0;
     [[unroll]] for (int r = 0; r < int(NQ); r++) {
         uint row = min(first + r, rows - 1), t = row / group;
         q[r] = push.ws_q + t * push.ld_q + (head_kv * group + row % group) * HEAD;
@@ -31,59 +49,48 @@ void main() {
     }
     vec2 out_[NQ * DPL];
     [[unroll]] for (int i = 0; i < int(NQ * DPL); i++) out_[i] = vec2(0.0);
-    float highest[NQ], sum[NQ];                    /* of row r, kept by lane r % lanes */
-    [[unroll]] for (int r = 0; r < int(NQ); r++) { highest[r] = -3.0e38; sum[r] = 0.0; }
+    float highest = -3.0e38, sum = 0.0;            /* of row `lane` */
 
     for (uint round = 0; round <= last / 32; round++) {
-        float s[NQ * KPL];
         [[unroll]] for (int i = 0; i < int(NQ * KPL); i++) s[i] = 0.0;
         uint k = push.k_offset + (head_kv * (push.n_ctx / 32) + round) * words * 32 + lane;
-        for (uint d = 0; d < HEAD; d += 2) {
-            vec2 key[KPL];
-            [[unroll]] for (int j = 0; j < int(KPL); j++)
-                key[j] = KV16 != 0 ? unpackHalf2x16(kv[push.k_slab].w[k + d / 2 * 32 + j * lanes])
-                                   : uintBitsToFloat(uvec2(kv[push.k_slab].w[k + d * 32 + j * lanes], kv[push.k_slab].w[k + (d + 1) * 32 + j * lanes]));
-            [[unroll]] for (int r = 0; r < int(NQ); r++) {
-                vec2 a = vec2(ws.f[q[r] + d], ws.f[q[r] + d + 1]);
-                [[unroll]] for (int j = 0; j < int(KPL); j++) { s[r * KPL + j] += a.x * key[j].x; s[r * KPL + j] += a.y * key[j].y; }
-            }
-        }
+        for (uint d = 0; d < HEAD; d += 8)
+            [[unroll]] for (int e = 0; e < 8; e += 2)
+                if (HEAD % 8 == 0 || d + e < HEAD) scores(k, d + e, lanes);
         barrier();                                 /* the last round's p has been read */
         [[unroll]] for (int r = 0; r < int(NQ); r++)
             [[unroll]] for (int j = 0; j < int(KPL); j++)
-                p[r * 32 + j * lanes + lane] = round * 32 + j * lanes + lane <= pos[r] ? s[r * KPL + j] * push.scale : -3.0e38;
+                p[r * ROW + j * lanes + lane] = round * 32 + j * lanes + lane <= pos[r] ? s[r * KPL + j] * push.scale : -3.0e38;
         barrier();
-        [[unroll]] for (int r = 0; r < int(NQ); r++) {
-            if (lane == r % lanes) {
-                float m = highest[r];
-                for (uint i = 0; i < 32; i++) m = max(m, p[r * 32 + i]);
-                float keep = exp(highest[r] - m), add = 0.0;
-                for (uint i = 0; i < 32; i++) {
-                    float score = p[r * 32 + i], e = score > -2.9e38 ? exp(score - m) : 0.0;
-                    p[r * 32 + i] = e;
+        if (lane < NQ) {
+            uint row = lane * ROW;
+            float m = highest, add = 0.0;
+            for (uint i = row; i < row + 32; i += 4) m = max(max(m, max(p[i], p[i + 1])), max(p[i + 2], p[i + 3]));
+            float keep = exp(highest - m);
+            for (uint i = row; i < row + 32; i += 4)
+                [[unroll]] for (int j = 0; j < 4; j++) {
+                    float e = p[i + j] > -2.9e38 ? exp(p[i + j] - m) : 0.0;
+                    p[i + j] = e;
                     add += e;
                 }
-                sum[r] = sum[r] * keep + add;
-                highest[r] = m;
-                scale_old[r] = keep;
-                total[r] = sum[r];
-            }
+            sum = sum * keep + add;
+            highest = m;
+            scale_old[lane] = keep;
+            total[lane] = sum;
         }
         barrier();
         [[unroll]] for (int r = 0; r < int(NQ); r++)
             [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] *= scale_old[r];
         uint values = push.v_offset + (head_kv * push.n_ctx + round * 32) * words;
-        uint n_keys = min(32, last - round * 32 + 1);
-        for (uint key = 0; key < n_keys; key++) {
-            [[unroll]] for (int i = 0; i < int(DPL); i++) {
-                uint pair = lane + i * lanes;
-                vec2 value = vec2(0.0);
-                if (pair < HEAD / 2)
-                    value = KV16 != 0 ? unpackHalf2x16(kv[push.v_slab].w[values + key * words + pair])
-                                      : uintBitsToFloat(uvec2(kv[push.v_slab].w[values + key * words + 2 * pair], kv[push.v_slab].w[values + key * words + 2 * pair + 1]));
-                [[unroll]] for (int r = 0; r < int(NQ); r++) out_[r * DPL + i] += p[r * 32 + key] * value;
-            }
-        }
+        for (uint key = 0; key < 32; key += 4)
+            [[unroll]] for (int e = 0; e < 4; e++)
+                [[unroll]] for (int i = 0; i < int(DPL); i++) {
+                    uint pair = lane + i * lanes, at = values + (key + e) * words;
+                    vec2 value = vec2(0.0);
+                    if (pair < HEAD / 2)
+                        value = KV16 != 0 ? unpackHalf2x16(kv[push.v_slab].w[at + pair]) : uintBitsToFloat(uvec2(kv[push.v_slab].w[at + 2 * pair], kv[push.v_slab].w[at + 2 * pair + 1]));
+                    [[unroll]] for (int r = 0; r < int(NQ); r++) out_[r * DPL + i] += p[r * ROW + key + e] * value;
+                }
     }
     [[unroll]] for (int r = 0; r < int(NQ); r++) {
         uint row = first + r;

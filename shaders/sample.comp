@@ -139,15 +139,18 @@ void main() {
     float total = 0.0;
     for (uint l = 0; l < lanes; l++) total += lane_mass[l];
     float left = uniform01(state(VKM_STATE_SEED), state(VKM_STATE_N_RECENT)) * total;
-    uint l = 0;
-    while (l + 1 < lanes && left >= lane_mass[l]) left -= lane_mass[l++];
+    uint block = 0;                                     /* the lane whose candidates hold the point, or rounding having lost it, the last that has any */
+    for (uint l = 0; l < lanes; l++) {
+        if (lane_mass[l] <= 0.0) continue;
+        block = l;
+        if (left < lane_mass[l]) break;
+        left -= lane_mass[l];
+    }
     uint id = 0;
-    for (uint i = 0; i < n; i++) {                      /* from that lane's first on; rounding may leave the last survivor */
-        uint c = candidate(i);
-        float v = logit(c);
+    for (uint i = block * each; i < min((block + 1) * each, n); i++) {
+        float v = logit(candidate(i));
         if (order(v) < p_cut) continue;
-        if (i < l * each) { id = c; continue; }
-        id = c;
+        id = candidate(i);
         left -= exp((v - highest) / temperature);
         if (left < 0.0) break;
     }

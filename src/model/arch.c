@@ -96,7 +96,6 @@ static vkm_result read_rope(const struct reader *r, struct vkm_hparams *h)
     h->n_ctx_original = h->n_ctx_train;
     TRY(maybe_u32(r, "rope.scaling.original_context_length", 1, INT32_MAX, &h->n_ctx_original));
     TRY(maybe_double(r, "rope.scaling.attn_factor", &h->rope_attn_factor));
-    TRY(maybe_double(r, "rope.scaling.yarn_attn_factor", &h->rope_attn_factor));
     TRY(maybe_double(r, "rope.scaling.yarn_beta_fast", &h->beta_fast));
     TRY(maybe_double(r, "rope.scaling.yarn_beta_slow", &h->beta_slow));
     if (!(h->rope_base > 0)) return vkm_fail(r->err, VKM_ERR_FORMAT, "%s.rope.freq_base must be positive", r->arch);

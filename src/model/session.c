@@ -25,6 +25,8 @@ static vkm_result create_kv(struct vkm_session *s, vkm_error *err)
     if (each == 0 || s->kv_in_set == 0)
         return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u needs %.1f MiB of keys a layer and as much of values; the device binds %u buffers of %.1f MiB for them", s->n_ctx,
                         (double)bytes / 0x1p20, caps->kv_slabs, (double)caps->storage_range / 0x1p20);
+    if (caps->loop_iterations && vkm_attention_iterations(h->head, s->n_ctx) > caps->loop_iterations)
+        return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u is too long for this driver, which stops a shader's loops after %u iterations (%s; newer Mesa does not)", s->n_ctx, caps->loop_iterations, caps->driver_info);
     uint64_t need = bytes * parts, have = vkm_device_budget(s->model->device);
     if (need > have)
         return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "a context of %u needs %.2f GiB for the KV cache, the device has %.2f GiB left", s->n_ctx, (double)need / 0x1p30, (double)have / 0x1p30);

@@ -19,7 +19,8 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
     vkm_writes_words(b, &step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, &step, s->gate, n);
     if (n == 1) { vkm_writes_words(b, &step, s->tiles.at, 2 * m->n_used); vkm_writes_words(b, &step, s->perm.at, m->n_used); }
-    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, m->n_expert};
+    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * m->n_expert);
+    const uint32_t spec[] = {lanes, 1, lanes, m->n_expert};
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
 }
 
@@ -38,7 +39,8 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
         .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), 
         .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down};
     push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
-    uint32_t lanes = b->shape.reduce_lanes < 64 ? b->shape.reduce_lanes : 64;
+    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
+    if (lanes > 64) lanes = 64;
 
     struct vkm_step count = {.groups = {chunks, 1, 1}, .flops = (uint64_t)slots * m->n_expert};
     PUSH(count, push);

@@ -4,13 +4,23 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
+/* lavapipe before Mesa 26 (seen in 22.3.6; not in 26.1) stops all loops of an invocation, silently, after 65,535 iterations together. Kernels whose loops grow with the model
+ * get more lanes instead; the one that grows with the context is checked where a session is made (caps.loop_iterations). */
+#define LOOP_ITERATIONS 32768u
+static uint32_t lanes_for(uint32_t lanes, uint64_t iterations)
+{
+    while (lanes < 64 && iterations / lanes > LOOP_ITERATIONS) lanes *= 2;
+    return lanes;
+}
+uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { return lanes_for(b->shape.reduce_lanes, iterations); }
+
 /* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
  * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (caps->type == VKM_TYPE_CPU) {
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = 8, .attention_lanes = 8, .attention_rows = 8};
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
         return;
     }
     uint32_t most = 256;
@@ -120,7 +130,8 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->shared.rows) vkm_reads_words(b, &s, push.ws_shared, n * c->shared.ld);
     if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
     if (c->tab_norm != VKM_NONE) vkm_writes(b, &s, c->out, n);
-    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes};
+    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
+    const uint32_t spec[] = {lanes, 1, lanes};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
 }
 
@@ -148,6 +159,8 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
     const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
 }
+
+uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint64_t)vkm_div_up(n_ctx, 32) * (vkm_div_up(head, 8) + 8 + 16 + 1); }
 
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {

@@ -49,6 +49,11 @@ void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, ui
 void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
+/* Lanes of a reducing kernel that loops so often in all */
+uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
+/* Loop iterations of an attention lane over a context, for drivers that bound them */
+uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
+
 /* matmul pieces shared with src/moe */
 uint32_t vkm_matmul_spec(const struct vkm_shape *shape, uint32_t n_tile, bool glu, uint32_t spec[6]);
 uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
