@@ -68,8 +68,8 @@ static inline void answers_make(struct answers *a, struct ref_testmodel o, uint3
         cr_assert(ref_testmodel_save(&o, a->path));
         double margin = answers_compute(a, n);
         if (margin > MARGIN) {
-            if (o.seed != first) fprintf(stderr, "seed %llu (margin %.2g) instead of %llu: %s hidden %u width %u experts %u used %u\n", (unsigned long long)o.seed, margin,
-                                         (unsigned long long)first, o.arch, o.hidden, o.width, o.experts, o.used);
+            if (o.seed != first) fprintf(stderr, "seed %llu (margin %.2g) instead of %llu: %s hidden %u width %u heads %u experts %u used %u\n", (unsigned long long)o.seed, margin,
+                                         (unsigned long long)first, o.arch, o.hidden, o.width, o.heads, o.experts, o.used);
             return;
         }
         if (!getenv("VKMOE_TEST_FIND_SEED"))

@@ -156,7 +156,7 @@ fi
 # ---- Ctrl-C: the child is told once it has begun to speak
 "$vkmoe" run -p "$prompt" -n -1 -c 4096 --ignore-eos >out 2>err &
 child=$!
-for _ in $(seq 600); do [ "$(stat -c %s out)" -gt 200 ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ "$(stat -c %s out)" -gt 200 ] && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
 kill -INT $child; wait $child; is "Ctrl-C: exit status" $? 1
 has "Ctrl-C: summary" "$(cat err)" "(interrupted)"
 
@@ -194,7 +194,7 @@ status "logits --audit --validation" 0 logits --tokens 1,2,3,4,5,6,7,8,9,10 --au
 long=$(printf '5,%.0s' $(seq 3000))5
 "$vkmoe" logits --tokens "$long" --decode -o killed.npy >out 2>err &
 child=$!
-for _ in $(seq 600); do ls killed.npy.*.part >/dev/null 2>&1 && break; sleep 0.1; done
+for _ in $(seq 600); do ls killed.npy.*.part >/dev/null 2>&1 && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
 kill -INT $child; wait $child; is "logits, Ctrl-C: exit status" $? 1
 if [ -z "$(ls killed* bad* x.npy* 2>/dev/null)" ]; then ok; else no "no half-written file" "$(ls)"; fi
 

@@ -181,7 +181,7 @@ static void run_router(struct bench *t, const struct route *c)
         .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
         .ws_tiles = c->n == 1 ? TILES : VKM_NONE, .ws_perm = c->n == 1 ? PERM : VKM_NONE};
     struct vkm_step step = {.groups = {c->n, 1, 1}, .push_bytes = sizeof push};
-    const uint32_t lanes = t->build.shape.reduce_lanes, spec[] = {lanes, 1, lanes, c->n_expert};
+    const uint32_t lanes = vkm_reduce_lanes(&t->build, (uint64_t)c->n_expert * c->n_expert), spec[] = {lanes, 1, lanes, c->n_expert};
     vkm_error err = {0};
     memcpy(step.push, &push, sizeof push);
     t->build.err = &err;
@@ -321,7 +321,8 @@ static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_exper
     cr_assert(slots <= S_COUNTS - S_IDS && count_words < S_PERM - S_COUNTS && slots < S_TILES - S_PERM && 8 * tiles_max < S_ARGS - S_TILES);
     struct vkm_push_moe_sort push = {.ws_ids = S_IDS, .n_slots = slots, .n_expert = n_expert, .ws_counts = S_COUNTS, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = tiles_max,
                                      .pieces = pieces, .piece_tiles = vkm_div_up(tiles_max, pieces), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
-    const uint32_t lanes = t->build.shape.reduce_lanes < 64 ? t->build.shape.reduce_lanes : 64, spec[] = {lanes, 1, n_expert};
+    uint32_t most = vkm_reduce_lanes(&t->build, (uint64_t)n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);   /* as src/moe/layer.c */
+    const uint32_t lanes = most < 64 ? most : 64, spec[] = {lanes, 1, n_expert};
     struct vkm_step count = {.groups = {chunks, 1, 1}, .push_bytes = sizeof push}, permute = count;
     vkm_error err = {0};
     memcpy(count.push, &push, sizeof push);
