@@ -108,6 +108,7 @@ VKM_PUSH(vkm_push_sample) {
 #define VKM_STATE_LAST_N 6
 #define VKM_STATE_N_RECENT 7             /* tokens ever put into `recent` */
 #define VKM_STATE_N_OUT 8                /* tokens ever put into `out` */
+#define VKM_STATE_LOGIT_SCALE 9          /* float; the logits in the workspace have not been divided by it (Granite; else 1) */
 #define VKM_STATE_RECENT 16
 #define VKM_STATE_OUT (VKM_STATE_RECENT + VKM_RECENT)
 #define VKM_OUT 64                       /* ring of generated tokens */

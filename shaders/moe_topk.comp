@@ -8,17 +8,13 @@
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_topk push; };
 #include "reduce.glsl"
+#include "order.glsl"
 layout(constant_id = 5) const uint EXPERTS = 8;
 
 shared uint key[EXPERTS];
 shared float chosen[32];
 shared uint chosen_id[32];
 
-uint order(float v) {                       /* a < b <=> order(a) < order(b); NaN -> 0 */
-    uint u = floatBitsToUint(v);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return 0;
-    return (u & 0x80000000u) != 0 ? ~u : u | 0x80000000u;
-}
 float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fffffffu : ~k); }
 
 void main() {

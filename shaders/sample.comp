@@ -7,6 +7,7 @@
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_sample push; };
 #include "reduce.glsl"
+#include "order.glsl"
 
 shared uint histogram[256];
 shared float lane_mass[256];           /* local_size_x <= 256 */
@@ -15,11 +16,6 @@ shared uint found;
 
 uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
 
-uint order(float v) {                  /* ascending keys; NaN lowest */
-    uint u = floatBitsToUint(v);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return 0;
-    return (u & 0x80000000u) != 0 ? ~u : u | 0x80000000u;
-}
 float logit(uint i) { return ws.f[push.ws_logits + i]; }
 uint state(uint i) { return wsu.u[push.ws_state + i]; }
 float state_f(uint i) { return ws.f[push.ws_state + i]; }
@@ -99,13 +95,13 @@ void main() {
     uint cut = k > 0 && k < push.n_vocab ? kth_largest(k) : 1;
     float mass = 0.0;
     uint min_cut = cut;
-    if (state_f(VKM_STATE_MIN_P) > 0.0) min_cut = max(cut, order(highest + log(state_f(VKM_STATE_MIN_P))));
+    if (state_f(VKM_STATE_MIN_P) > 0.0) min_cut = max(cut, order(highest + log(state_f(VKM_STATE_MIN_P)) * state_f(VKM_STATE_LOGIT_SCALE)));
     /* candidates: what top-k and min-p leave, in ascending id; the mass that top-p refers to is all that top-k left */
     uint each = (push.n_vocab + lanes - 1) / lanes, begin = min(lane * each, push.n_vocab), end = min(begin + each, push.n_vocab);
     uint count = 0;
     for (uint i = begin; i < end; i++) {
         uint key = order(logit(i));
-        if (key >= cut) mass += exp(logit(i) - highest);
+        if (key >= cut) mass += exp((logit(i) - highest) / state_f(VKM_STATE_LOGIT_SCALE));
         if (key >= min_cut) count++;
     }
     lane_count[lane] = count;
@@ -124,7 +120,7 @@ void main() {
         while (lo < hi) {
             uint middle = lo + (hi - lo + 1) / 2;
             float above = 0.0;
-            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp(l - highest); }
+            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp((l - highest) / state_f(VKM_STATE_LOGIT_SCALE)); }
             if (workgroup_sum(above) >= top_p * mass) lo = middle; else hi = middle - 1;
         }
         p_cut = lo;

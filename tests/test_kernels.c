@@ -422,6 +422,7 @@ static uint32_t draw(struct bench *t, const float *z, uint32_t n, float temperat
     memcpy(t->words + V_LOGITS, z, n * sizeof *z);
     memset(s, 0, (VKM_STATE_TOKENS + 2) * 4);
     s[VKM_STATE_SEED] = seed; s[VKM_STATE_TEMPERATURE] = as_bits(temperature); s[VKM_STATE_TOP_K] = top_k; s[VKM_STATE_TOP_P] = as_bits(top_p); s[VKM_STATE_MIN_P] = as_bits(min_p);
+    s[VKM_STATE_LOGIT_SCALE] = as_bits(1);
     s[VKM_STATE_TOKENS + 1] = 41;
     t->build.err = &err;
     begin(t);

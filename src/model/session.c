@@ -230,6 +230,7 @@ static vkm_result write_sampling(struct vkm_session *s, const vkm_sampling_param
     uint32_t state[VKM_STATE_TOKENS] = {0};
     state[VKM_STATE_SEED] = p.seed;
     state[VKM_STATE_TEMPERATURE] = bits(p.temperature * s->model->h.logit_scale);   /* the workspace holds logits before granite's division */
+    state[VKM_STATE_LOGIT_SCALE] = bits(s->model->h.logit_scale);
     state[VKM_STATE_TOP_K] = p.top_k;
     state[VKM_STATE_TOP_P] = bits(p.top_p);
     state[VKM_STATE_MIN_P] = bits(p.min_p);
