@@ -2,14 +2,9 @@
 #ifndef VKM_ABI_H
 #define VKM_ABI_H
 
-#ifdef GL_core_profile
-#  define VKM_PUSH(name) struct name
-#elif defined(VULKAN)
-#  define VKM_PUSH(name) struct name
-#else
+#ifndef VULKAN     /* defined by GLSL for Vulkan */
 #  include <stdint.h>
    typedef uint32_t uint;
-#  define VKM_PUSH(name) struct name
 #endif
 
 #define VKM_NONE 0xffffffffu
@@ -22,7 +17,7 @@
 /* A weight: row chunks of whole panels. tables[tab_weight + 2 (expert * n_chunks + chunk)] = {slab, uvec4 offset}. */
 
 /* linear: y[n][rows] = x[n][k] W^T + bias.  moe_gate_up: h = act(gate) * up over tiles.  moe_down: y[slot] = weight * (W h) over tiles */
-VKM_PUSH(vkm_push_matmul) {
+struct vkm_push_matmul {
     uint tab_weight, n_chunks, chunk_panels, n_panels;
     uint kb;                    /* blocks of 32 columns */
     uint rows;                  /* valid outputs: rows of W, or features of a gate|up pair */
@@ -35,10 +30,10 @@ VKM_PUSH(vkm_push_matmul) {
 };
 
 /* embed: x[t] = scale * E[token[t]] */
-VKM_PUSH(vkm_push_embed) { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_embd; uint n_vocab; float scale; };
+struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
 
 /* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out */
-VKM_PUSH(vkm_push_combine_norm) {
+struct vkm_push_combine_norm {
     uint ws_x, ld_x, width;
     uint ws_y, ld_y, n_add;
     uint ws_shared, ld_shared, ws_gate, ld_gate;     /* VKM_NONE: no shared expert; ws_gate VKM_NONE: weight 1 */
@@ -48,7 +43,7 @@ VKM_PUSH(vkm_push_combine_norm) {
 };
 
 /* rope_store: per head of q, k, v: optional clamp and RMS norm, RoPE on q and k; q in place, k and v into the KV cache */
-VKM_PUSH(vkm_push_rope_store) {
+struct vkm_push_rope_store {
     uint ws_q, ld_q, ws_k, ws_v, ld_kv;
     uint n_head, n_head_kv;
     uint n_rot;
@@ -59,7 +54,7 @@ VKM_PUSH(vkm_push_rope_store) {
     float eps, clamp;               /* clamp 0: none */
 };
 
-VKM_PUSH(vkm_push_attention) {
+struct vkm_push_attention {
     uint ws_q, ld_q, ws_out, ld_out;
     uint n, n_head, n_head_kv;
     uint ws_pos;
@@ -68,8 +63,8 @@ VKM_PUSH(vkm_push_attention) {
 };
 
 /* moe_topk: logits[n][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */
-VKM_PUSH(vkm_push_moe_topk) {
-    uint ws_logits, ld_logits, n_expert, n_used;
+struct vkm_push_moe_topk {
+    uint ws_logits, ld_logits, n_used;
     uint ws_ids, ws_weight, ws_gate;     /* ws_gate VKM_NONE: no shared gate */
     uint score;                          /* VKM_SCORE_... */
     uint renormalise;
@@ -80,7 +75,7 @@ VKM_PUSH(vkm_push_moe_topk) {
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */
 
 /* moe_count, moe_permute: stable counting sort of n slots by expert; tiles and indirect arguments */
-VKM_PUSH(vkm_push_moe_sort) {
+struct vkm_push_moe_sort {
     uint ws_ids, n_slots, n_expert;
     uint ws_counts;                      /* [chunks][n_expert] */
     uint ws_perm;
@@ -90,10 +85,11 @@ VKM_PUSH(vkm_push_moe_sort) {
     uint groups_up, groups_down;
 };
 
-VKM_PUSH(vkm_push_glu) { uint ws_gate, ws_up, ld, ws_out, ld_out, width, n; };
+/* glu: out[row] = silu(gate[row]) * up[row] */
+struct vkm_push_glu { uint ws_gate, ws_up, ld, ws_out, ld_out, width; };
 
 /* sample: logits[n_vocab] -> a token into the state (see src/nn/sample.h) */
-VKM_PUSH(vkm_push_sample) {
+struct vkm_push_sample {
     uint ws_logits, n_vocab, ws_state, ws_scratch;      /* scratch [n_vocab] */
     uint n_batch;
 };

@@ -177,7 +177,7 @@ struct route { uint32_t n, n_expert, n_used, score; bool renormalise, gate; floa
 
 static void run_router(struct bench *t, const struct route *c)
 {
-    struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_expert = c->n_expert, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
+    struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
         .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
         .ws_tiles = c->n == 1 ? TILES : VKM_NONE, .ws_perm = c->n == 1 ? PERM : VKM_NONE};
     struct vkm_step step = {.groups = {c->n, 1, 1}, .push_bytes = sizeof push};

@@ -2,18 +2,17 @@
 #include <string.h>
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
-#define PUSH(step, push) do { memcpy((step).push, &(push), sizeof (push)); (step).push_bytes = sizeof (push); } while (0)
 
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
 uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 16 + (n_expert < slots ? n_expert : slots); }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
-    struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_expert = m->n_expert, .n_used = m->n_used,
+    struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
         .scale = m->weight_scale, .ws_tiles = n == 1 ? s->tiles.at : VKM_NONE, .ws_perm = n == 1 ? s->perm.at : VKM_NONE};
     struct vkm_step step = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
-    PUSH(step, push);
+    VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, s->logits, n);
     vkm_writes_words(b, &step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, &step, s->weights.at, n * m->n_used);
@@ -43,14 +42,14 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     if (lanes > 64) lanes = 64;
 
     struct vkm_step count = {.groups = {chunks, 1, 1}, .flops = (uint64_t)slots * m->n_expert};
-    PUSH(count, push);
+    VKM_STEP_PUSH(count, push);
     vkm_reads_words(b, &count, s->ids.at, slots);
     vkm_writes_words(b, &count, s->counts.at, chunks * m->n_expert);
     const uint32_t spec[] = {lanes, 1, m->n_expert};
     TRY(vkm_build_step(b, "moe_count", "", spec, 2, &count, "moe_count"));
 
     struct vkm_step permute = {.groups = {chunks, 1, 1}, .flops = (uint64_t)slots * VKM_SORT_CHUNK};
-    PUSH(permute, push);
+    VKM_STEP_PUSH(permute, push);
     vkm_reads_words(b, &permute, s->ids.at, slots);
     vkm_reads_words(b, &permute, s->counts.at, chunks * m->n_expert);
     vkm_writes_words(b, &permute, s->perm.at, slots);
@@ -77,7 +76,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
         struct vkm_step step = {.groups = {piece_tiles, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
                                 .indirect_offset = ((uint64_t)s->args.at + i * 6 + (is_down ? 3 : 0)) * 4};
-        PUSH(step, push);
+        VKM_STEP_PUSH(step, push);
         vkm_reads(b, &step, x, x_rows);
         vkm_reads_words(b, &step, push.ws_tiles, 2 * piece_tiles);
         vkm_reads_words(b, &step, s->perm.at, slots);
@@ -94,9 +93,9 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
 
 static vkm_result glu(struct vkm_build *b, const char *label, struct vkm_region gate, struct vkm_region up, uint32_t width, uint32_t rows)
 {
-    struct vkm_push_glu push = {.ws_gate = gate.at, .ws_up = up.at, .ld = gate.ld, .ws_out = gate.at, .ld_out = gate.ld, .width = width, .n = rows};
+    struct vkm_push_glu push = {.ws_gate = gate.at, .ws_up = up.at, .ld = gate.ld, .ws_out = gate.at, .ld_out = gate.ld, .width = width};
     struct vkm_step step = {.groups = {rows, 1, 1}, .bytes = (uint64_t)rows * width * 12};
-    PUSH(step, push);
+    VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, gate, rows);
     vkm_reads(b, &step, up, rows);
     vkm_writes(b, &step, gate, rows);

@@ -50,7 +50,6 @@ void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * n); }
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * n); }
 
-#define PUSH(step, push) do { memcpy((step).push, &(push), sizeof (push)); (step).push_bytes = sizeof (push); } while (0)
 
 /* ---------------------------------------------------------------- matmul */
 
@@ -87,7 +86,7 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
         uint32_t tiles = left / sizes[tile] ? left / sizes[tile] : 1, rows = tiles * sizes[tile] < left ? tiles * sizes[tile] : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
         push.first = first;
-        PUSH(s, push);
+        VKM_STEP_PUSH(s, push);
         vkm_reads_words(b, &s, x.at + first * x.ld, rows * x.ld);
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
@@ -104,9 +103,9 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
 vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale)
 {
     struct vkm_push_embed push = {.tab_weight = w->tab, .chunk_panels = w->chunk_panels, .kb = w->kb, .ws_tokens = ws_tokens, .ws_x = x.at, .ld_x = x.ld,
-                                  .n_embd = n_embd, .n_vocab = w->rows, .scale = scale};
+                                  .n_vocab = w->rows, .scale = scale};
     struct vkm_step s = {.groups = {n, 1, 1}, .bindings = b->sets[w->set], .bytes = (uint64_t)n * n_embd * 8};
-    PUSH(s, push);
+    VKM_STEP_PUSH(s, push);
     vkm_reads_words(b, &s, ws_tokens, n);
     vkm_writes(b, &s, x, n);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1};
@@ -121,7 +120,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
         .tab_norm = c->tab_norm, .ws_out = c->out.at, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
     struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
-    PUSH(s, push);
+    VKM_STEP_PUSH(s, push);
     vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
     if (c->n_add) {
         vkm_reads_words(b, &s, push.ws_y, n * c->n_add * c->y.ld);
@@ -137,9 +136,8 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
 
 /* ---------------------------------------------------------------- attention */
 
-static void kv_ranges(struct vkm_step *s, struct vkm_range *ranges, uint32_t *n, const struct vkm_kv *kv)
+static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv *kv)
 {
-    (void)s;
     ranges[(*n)++] = (struct vkm_range){kv->k, (uint64_t)kv->k_offset * 4, (uint64_t)kv->k_offset * 4 + kv->bytes};
     ranges[(*n)++] = (struct vkm_range){kv->v, (uint64_t)kv->v_offset * 4, (uint64_t)kv->v_offset * 4 + kv->bytes};
 }
@@ -150,12 +148,12 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
         .n_rot = a->n_rot, .ws_pos = a->ws_pos, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
         .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
     struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
-    PUSH(s, push);
+    VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, a->q, n); vkm_reads(b, &s, a->k, n); vkm_reads(b, &s, a->v, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_writes(b, &s, a->q, n);
-    kv_ranges(&s, s.reads, &s.n_reads, kv);               /* other positions stay */
-    kv_ranges(&s, s.writes, &s.n_writes, kv);
+    kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
+    kv_ranges(s.writes, &s.n_writes, kv);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
 }
@@ -170,10 +168,10 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         .ws_pos = a->ws_pos, .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .scale = a->scale};
     struct vkm_step s = {.groups = {vkm_div_up(rows, nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set],
                          .bytes = kv->bytes, .flops = 2ull * rows * a->n_head_kv * a->head * a->n_ctx};
-    PUSH(s, push);
+    VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, a->q, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
-    kv_ranges(&s, s.reads, &s.n_reads, kv);
+    kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
     const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, vkm_div_up(a->head / 2, lanes)};
     return vkm_build_step(b, "attention", "", spec, VKM_COUNT(spec), &s, "attention");
@@ -183,7 +181,7 @@ vkm_result vkm_sample(struct vkm_build *b, struct vkm_region logits, uint32_t n_
 {
     struct vkm_push_sample push = {.ws_logits = logits.at, .n_vocab = n_vocab, .ws_state = ws_state, .ws_scratch = scratch.at, .n_batch = n_batch};
     struct vkm_step s = {.groups = {1, 1, 1}, .bytes = (uint64_t)n_vocab * 4 * 8};
-    PUSH(s, push);
+    VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, logits, 1);
     vkm_reads_words(b, &s, ws_state, state_words);
     vkm_writes(b, &s, logits, 1);                          /* the penalty is applied in place */

@@ -6,6 +6,7 @@
 #include "host/program.h"
 #include "shaders/abi.h"
 #include "types.h"
+#include <string.h>
 
 /* A matrix, or the matrices of all experts, as kernels see it: row chunks in slabs (tables entry of abi.h). */
 struct vkm_weight {
@@ -40,6 +41,10 @@ struct vkm_build {
     int layer;                               /* for labels; < 0: none */
     vkm_error *err;
 };
+
+/* Puts push constants (a struct of abi.h) into a step. */
+#define VKM_STEP_PUSH(step, constants) do { _Static_assert(sizeof (constants) <= VKM_PUSH_BYTES, "push constants"); \
+    memcpy((step).push, &(constants), sizeof (constants)); (step).push_bytes = sizeof (constants); } while (0)
 
 /* Adds a step of kernel name:variant; label is prefixed by the layer. Used by the functions below and by src/moe. */
 vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label);
