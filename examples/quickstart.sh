@@ -35,4 +35,4 @@ for argument; do
 done
 # A driver compiles the kernels when they first run and keeps them; CPU drivers need a while for it.
 [ -d "${XDG_CACHE_HOME:-${HOME:-}/.cache}/vkmoe" ] || echo "The first run compiles the kernels: seconds on a GPU, up to half a minute on a CPU driver." >&2
-exec "$build/vkmoe" run "${prompt[@]}" -n 160 --temp 0.5 "$@"
+exec "$build/vkmoe" run "${prompt[@]}" -n 240 --temp 0.4 "$@"

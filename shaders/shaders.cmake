@@ -6,7 +6,7 @@ string(REGEX MATCH "Glslang Version: [0-9]*:?([0-9]+)\\.([0-9]+)" ignored "${gls
 set(VKMOE_GLSLANG_VERSION "${CMAKE_MATCH_1}.${CMAKE_MATCH_2}")
 message(STATUS "glslang ${VKMOE_GLSLANG_VERSION}: ${GLSLANG}")
 
-set(VKMOE_SHADER_INCLUDE ${CMAKE_BINARY_DIR}/spirv)
+set(VKMOE_SHADER_INCLUDE ${PROJECT_BINARY_DIR}/spirv)
 file(MAKE_DIRECTORY ${VKMOE_SHADER_INCLUDE})
 file(GLOB shader_includes CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.glsl ${CMAKE_CURRENT_LIST_DIR}/abi.h)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/variants.txt)
@@ -39,12 +39,12 @@ foreach(row IN LISTS rows)
   set(header ${VKMOE_SHADER_INCLUDE}/${id}.h)
   add_custom_command(OUTPUT ${header} ${spv}
     COMMAND ${GLSLANG} --quiet -V --target-env vulkan1.1 -I${CMAKE_CURRENT_LIST_DIR} -DTIER_${TIER}=1 ${row} -o ${spv} ${CMAKE_CURRENT_LIST_DIR}/${file}
-    COMMAND ${GLSLANG} --quiet -V --target-env vulkan1.1 -I${CMAKE_CURRENT_LIST_DIR} -DTIER_${TIER}=1 ${row} --vn spv_${id} -o ${header} ${CMAKE_CURRENT_LIST_DIR}/${file}
+    COMMAND ${GLSLANG} --quiet -V --target-env vulkan1.1 -I${CMAKE_CURRENT_LIST_DIR} -DTIER_${TIER}=1 ${row} --vn vkm_spv_${id} -o ${header} ${CMAKE_CURRENT_LIST_DIR}/${file}
     DEPENDS ${CMAKE_CURRENT_LIST_DIR}/${file} ${shader_includes} VERBATIM)
   list(APPEND headers ${header})
   list(APPEND VKMOE_SPIRV_FILES ${spv})
   string(APPEND includes "#include \"${id}.h\"\n")
-  string(APPEND table "    {\"${name}\", \"${variant}\", VKM_TIER_${TIER}, spv_${id}, sizeof spv_${id} / 4},\n")
+  string(APPEND table "    {\"${name}\", \"${variant}\", VKM_TIER_${TIER}, vkm_spv_${id}, sizeof vkm_spv_${id} / 4},\n")
 endforeach()
 file(CONFIGURE OUTPUT ${VKMOE_SHADER_INCLUDE}/modules.c @ONLY CONTENT
 "/* generated from shaders/variants.txt */

@@ -316,6 +316,8 @@ size_t vkm_session_print(vkm_session *s, uint32_t n_tokens, char *text, size_t s
     vkm_text t = {text, size, 0};
     vkm_program *p;
     vkm_error err = {0};
+    if (n_tokens < 1) n_tokens = 1;
+    if (n_tokens > s->space.n_batch) n_tokens = s->space.n_batch;
     if (vkm_session_program(s, (struct vkm_recipe){.n = n_tokens, .first = n_tokens - 1, .count = 1}, &p, &err) == VKM_OK) vkm_program_print(p, &t);
     else vkm_textf(&t, "%s\n", err.message);
     return t.used;
