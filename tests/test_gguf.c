@@ -1,5 +1,5 @@
 /* The GGUF reader: good files, files that lie, files that were cut, files with flipped bits. */
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 #include "reference/dequant.h"
 #include "reference/ggufwalk.h"
 #include "reference/ggufwrite.h"

@@ -1,6 +1,6 @@
 /* The references themselves: dequantisation against gguf-py, the whole model against an independent numpy forward pass that was compared with
  * llama.cpp (golden/make_oracle.py), and the properties that no golden file covers. */
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 #include "reference/compare.h"
 #include "reference/dequant.h"
 #include "reference/model.h"

@@ -2,7 +2,7 @@
 #ifndef VKM_MODEL_ARCH_H
 #define VKM_MODEL_ARCH_H
 
-#include "gguf.h"
+#include "gguf/gguf.h"
 
 #define VKM_MAX_LAYERS 512
 #define VKM_MAX_EXPERTS 1024

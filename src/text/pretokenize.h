@@ -2,7 +2,7 @@
 #ifndef VKM_TEXT_PRETOKENIZE_H
 #define VKM_TEXT_PRETOKENIZE_H
 
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 enum { VKM_PRE_PASSES = 6 };
 

@@ -2,7 +2,7 @@
 #ifndef VKM_TEXT_VOCAB_H
 #define VKM_TEXT_VOCAB_H
 
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 /* tokenizer.ggml.token_type, llama.cpp's enum llama_token_type */
 enum vkm_token_type { VKM_TOKEN_UNDEFINED, VKM_TOKEN_NORMAL, VKM_TOKEN_UNKNOWN, VKM_TOKEN_CONTROL, VKM_TOKEN_USER_DEFINED,

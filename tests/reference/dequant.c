@@ -1,7 +1,7 @@
 /* Every product of a scale and a quant below fits the 24 bits of an f32, so that results do not depend on whether a compiler contracts a
  * product and a sum into one instruction: 11 bits of half, 6 of a K scale (8 in Q6_K, with room for -128 and -32), 4 to 8 of a quant. */
 #include "reference/dequant.h"
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 #include <math.h>
 #include <string.h>

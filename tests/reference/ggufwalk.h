@@ -2,7 +2,7 @@
 #ifndef REF_GGUFWALK_H
 #define REF_GGUFWALK_H
 
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 /* Every key through every getter, every array element, every name looked up, both ends of all tensor data. Returns a checksum of what it saw. */
 uint64_t ref_gguf_walk(const vkm_gguf *g);

@@ -1,6 +1,6 @@
 #include "reference/ggufwrite.h"
 #include "reference/dequant.h"
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 #include <math.h>
 #include <stdio.h>

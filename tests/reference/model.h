@@ -4,7 +4,7 @@
 #ifndef REF_MODEL_H
 #define REF_MODEL_H
 
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 struct ref_matrix { float *w; uint32_t cols, rows, count; };     /* w [count][rows][cols]; NULL: the tensor is absent */
 

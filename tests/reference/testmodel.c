@@ -1,6 +1,6 @@
 #include "reference/testmodel.h"
 #include "reference/dequant.h"
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 #include <assert.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* GGUF files: mapping, split models, look-up. The bytes are read and checked in gguf_parse.c.
  * A vkm_gguf does not change after it is opened, so threads may share it. */
 #define _FILE_OFFSET_BITS 64   /* files beyond 4 GiB on 32-bit hosts are refused by size, not misread */
-#include "model/gguf_parse.h"
+#include "gguf/gguf_parse.h"
 
 #include <errno.h>
 #include <fcntl.h>

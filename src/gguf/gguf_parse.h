@@ -2,7 +2,7 @@
 #ifndef VKM_MODEL_GGUF_PARSE_H
 #define VKM_MODEL_GGUF_PARSE_H
 
-#include "model/gguf.h"
+#include "gguf/gguf.h"
 
 /* ---- a hash table from names to indices. Names are borrowed. */
 struct vkm_names {

@@ -1,5 +1,5 @@
 /* A hash table from names to indices: keys and tensors of GGUF files. */
-#include "model/gguf_parse.h"
+#include "gguf/gguf_parse.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  *   a tensor lies inside the file and on no other tensor                               (CVE-2026-7482)
  *   a value's type is checked before it is read                                        (llama.cpp PR 26690)
  * Layout: header, keys, tensor records, padding, data; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
-#include "model/gguf_parse.h"
+#include "gguf/gguf_parse.h"
 
 #include <stdio.h>
 #include <stdlib.h>
