@@ -1,0 +1,81 @@
+/* vkmoe bench: what its parts share. bench.c runs the subcommands and holds the options; bench_stat.c measures; bench_report.c keeps results and writes table, Markdown, CSV, JSON;
+ * bench_html.c draws the page; bench_compare.c reads reports again; bench_roofline.c, bench_layer.c and bench_model.c measure things and add rows. */
+#ifndef VKM_CLI_BENCH_H
+#define VKM_CLI_BENCH_H
+
+#include "cli.h"
+#include "host/program.h"
+
+/* ---------------------------------------------------------------- bench_stat.c */
+
+/* A quantity over repeated runs. drift: median of the last third of the runs over that of the first third, minus 1. */
+struct bench_stat { uint32_t n; double median, p10, p90, drift; bool tight; };
+
+/* When to stop repeating: after at least min_runs and once the 95 % confidence interval of the median (order statistics) is within `tight` of it, or when the time is used up. */
+struct bench_policy { uint32_t warmups, min_runs, max_runs; double max_seconds, tight; };
+
+/* One run; *gpu_seconds is NAN where the device has no timestamps. */
+typedef vkm_result (*bench_run)(void *user, double *gpu_seconds, vkm_error *err);
+
+/* Wall and GPU seconds of a run; gpu->n is 0 without timestamps. VKM_ERR_CANCELLED after Ctrl-C. */
+vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void *user, struct bench_stat *wall, struct bench_stat *gpu, vkm_error *err);
+/* From values in the order of the runs; sorts a copy. */
+struct bench_stat bench_stat_of(const double *values, uint32_t n);
+
+/* ---------------------------------------------------------------- bench_report.c */
+
+/* A figure of a row. Not a number: `why` says what is wrong with it ("device lost", "above the ceiling"), and nothing prints it as a number. */
+struct bench_figure {
+    const char *name, *unit;       /* static: "read", "GB/s" */
+    double value, p10, p90;        /* p10 = p90 = value: counted, not measured */
+    int better;                    /* +1: higher is better, -1: lower, 0: neither */
+    const char *why;               /* static; NULL: valid */
+};
+#define BENCH_FIGURES 20
+
+/* One line of a report. The key tells it from all others and is what `compare` matches: "shape=olmoe-1b-7b type=q4_k tokens=16 routing=uniform step=moe_down". */
+struct bench_row {
+    const char *section;           /* "roofline", "layer", "step", "model" */
+    char key[192];
+    uint32_t n_figures;
+    struct bench_figure figures[BENCH_FIGURES];
+};
+
+struct bench_report {
+    vkm_device_info device;
+    struct vkm_caps caps;
+    struct bench_row *rows;
+    uint32_t n_rows, capacity;
+    bool failed;                   /* a row could not be kept: out of memory */
+};
+
+/* A row of this section and key, valid until the next call; never NULL (out of memory: a scratch row, and failed is set). */
+struct bench_row *bench_row_add(struct bench_report *report, const char *section, const char *key_fmt, ...) CLI_PRINTF(3, 4);
+/* A measured figure: per_run / seconds, e.g. bytes / 1e9 a run for GB/s; p10 and p90 follow the seconds' p90 and p10. */
+void bench_rate(struct bench_row *row, const char *name, const char *unit, double per_run, const struct bench_stat *seconds);
+void bench_time(struct bench_row *row, const char *name, const struct bench_stat *seconds);                /* microseconds, lower is better */
+void bench_count(struct bench_row *row, const char *name, const char *unit, double value, int better);      /* counted or derived, no spread */
+void bench_invalid(struct bench_row *row, const char *name, const char *unit, const char *why);
+/* The figure of that name of the first row of this section whose key starts so; NAN if there is none or it is invalid. How ceilings are looked up. */
+double bench_find(const struct bench_report *report, const char *section, const char *key_prefix, const char *figure);
+
+/* ---------------------------------------------------------------- the subcommands. Each adds rows; STATUS_OK or a failure that was reported. */
+
+struct bench_options {
+    const struct args *args;
+    struct bench_policy policy;
+    bool verbose;
+};
+int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report);
+int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report);
+int bench_model(const struct bench_options *o, vkm_device *device, struct bench_report *report);
+int bench_compare(const struct bench_options *o, int n_files, char **files);
+
+/* Ceilings that shares of a ceiling refer to: keys of roofline rows. bench_layer measures those that it needs when they are not there yet. */
+#define BENCH_CEILING_READ "kind=read"         /* figure "rate", GB/s */
+#define BENCH_CEILING_COPY "kind=copy"
+#define BENCH_CEILING_F32  "kind=fma type=f32" /* figure "rate", GFLOP/s */
+#define BENCH_CEILING_F16  "kind=fma type=f16"
+#define BENCH_CEILING_INT8 "kind=dot type=int8"
+
+#endif
