@@ -23,6 +23,7 @@ enum vkm_buffer_kind {
 vkm_result vkm_buffer_create(vkm_device *device, enum vkm_buffer_kind kind, uint64_t bytes, const char *name, vkm_buffer **buffer, vkm_error *err);
 void vkm_buffer_destroy(vkm_buffer *buffer);
 uint64_t vkm_buffer_size(const vkm_buffer *buffer);
+uint64_t vkm_buffer_address(const vkm_buffer *buffer);   /* of its first byte, for kernels; 0 unless caps.scalar_loads */
 /* NULL unless mapped. READBACK buffers always are; call invalidate after the device wrote, flush after the host wrote (no-ops on coherent memory). */
 void *vkm_buffer_map(vkm_buffer *buffer);
 vkm_result vkm_buffer_invalidate(vkm_buffer *buffer, uint64_t offset, uint64_t bytes, vkm_error *err);

@@ -31,6 +31,7 @@
     X(CreatePipelineLayout) X(DestroyPipelineLayout) X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout)                       \
     X(CreateDescriptorPool) X(DestroyDescriptorPool) X(AllocateDescriptorSets) X(UpdateDescriptorSets)
 #define VKM_DEVICE_KHR(X) X(WaitSemaphores) X(GetSemaphoreCounterValue)   /* core in 1.2, else with the suffix KHR */
+#define VKM_DEVICE_12(X) X(GetBufferDeviceAddress)                        /* NULL unless the device has Vulkan 1.2 */
 #define VKM_DEVICE_OPTIONAL(X) X(SetDebugUtilsObjectNameEXT) X(CmdBeginDebugUtilsLabelEXT) X(CmdEndDebugUtilsLabelEXT)
 
 #define VKM_X(name) PFN_vk##name vk##name;
@@ -44,6 +45,7 @@ struct vkm_instance {
 struct vkm_device_functions {
     VKM_DEVICE_FUNCTIONS(VKM_X)
     VKM_DEVICE_KHR(VKM_X)
+    VKM_DEVICE_12(VKM_X)
     VKM_DEVICE_OPTIONAL(VKM_X)
 };
 #undef VKM_X
@@ -79,6 +81,7 @@ struct vkm_features {
     VkPhysicalDeviceShaderFloat16Int8Features float16;
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline;
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroup_size;
+    VkPhysicalDeviceBufferDeviceAddressFeatures address;
 };
 void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *features);
 

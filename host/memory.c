@@ -61,7 +61,9 @@ static VkResult allocate(vkm_device *device, vkm_buffer *buffer, const VkMemoryR
         uint32_t heap = device->offer.memory.memoryTypes[order[i]].heapIndex;
         if (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap]) continue;
         r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
-            .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .allocationSize = needs->size, .memoryTypeIndex = order[i]}, NULL, &buffer->memory);
+            .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+            .pNext = device->caps.scalar_loads ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
+            .allocationSize = needs->size, .memoryTypeIndex = order[i]}, NULL, &buffer->memory);
         if (r != VK_SUCCESS) continue;
         buffer->heap = heap;
         buffer->allocated = needs->size;
@@ -77,7 +79,8 @@ static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_erro
     VkResult r = device->vk.vkCreateBuffer(device->handle, &(VkBufferCreateInfo){
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = vkm_align(b->bytes, 16),   /* kernels view it as uvec4[] */
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                 (device->caps.scalar_loads ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0),
     }, NULL, &b->handle);
     if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
     VkMemoryRequirements needs;
@@ -136,6 +139,12 @@ void vkm_buffer_destroy(vkm_buffer *b)
 }
 
 uint64_t vkm_buffer_size(const vkm_buffer *buffer) { return buffer->bytes; }
+
+uint64_t vkm_buffer_address(const vkm_buffer *b)
+{
+    if (!b->device->caps.scalar_loads) return 0;
+    return b->device->vk.vkGetBufferDeviceAddress(b->device->handle, &(VkBufferDeviceAddressInfo){.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO, .buffer = b->handle});
+}
 
 void *vkm_buffer_map(vkm_buffer *buffer) { return buffer->map; }
 

@@ -14,7 +14,9 @@
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 #define VKM_RECENT 256          /* tokens of the repetition penalty's window at most */
 
-/* A weight: row chunks of whole panels. tables[tab_weight + 2 (expert * n_chunks + chunk)] = {slab, uvec4 offset}. */
+/* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
+ * device has caps.scalar_loads)}. */
+#define VKM_CHUNK_WORDS 4
 
 /* linear: y[n][rows] = x[n][k] W^T + bias.  moe_gate_up: h = act(gate) * up over tiles.  moe_down: y[slot] = weight * (W h) over tiles */
 struct vkm_push_matmul {
@@ -27,6 +29,7 @@ struct vkm_push_matmul {
     uint tab_bias;              /* or VKM_NONE */
     uint ws_tiles, ws_perm, ws_scale;   /* MoE: tile list, sorted row -> slot, routing weight of a slot */
     uint n_used;                /* MoE: k */
+    uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
 };
 
 /* embed: x[t] = scale * E[token[t]] */

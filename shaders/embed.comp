@@ -4,12 +4,14 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_embed push; };
+#define HAS_PLANES
+layout(constant_id = 4) const uint PLANES = 0;
 #include "quant.glsl"
 
 void main() {
     uint t = gl_WorkGroupID.x;
     uint id = min(wsu.u[push.ws_tokens + t], push.n_vocab - 1);
-    uint panel = id / 32, chunk = panel / push.chunk_panels, at = push.tab_weight + 2 * chunk;
+    uint panel = id / 32, chunk = panel / push.chunk_panels, at = push.tab_weight + VKM_CHUNK_WORDS * chunk;
     uint slab = tables.u[at], base = tables.u[at + 1] + (panel - chunk * push.chunk_panels) * panel_size(push.kb);
     for (uint k = gl_LocalInvocationID.x; k < push.kb; k += gl_WorkGroupSize.x) {
         Block b = block_load(slab, base, push.kb, k, id % 32);

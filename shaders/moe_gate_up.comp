@@ -7,7 +7,11 @@
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_matmul push; };
 #include "quant.glsl"
-#include "matmul.glsl"
+#ifdef CPU
+#  include "matmul_cpu.glsl"
+#else
+#  include "matmul.glsl"
+#endif
 #include "store.glsl"
 
 void main() {
@@ -18,9 +22,8 @@ void main() {
         x[t] = (push.ws_x + wsu.u[push.ws_perm + first + min(t, n - 1)] / push.n_used * push.ld_x) / 4;
     uint panel, row;
     if (!locate(panel, row)) return;
-    uint slab, base = weight_panel(expert, panel, slab);
-    multiply(slab, base, push.kb, row, x);
-    if (gl_LocalInvocationID.y > 0) return;
+    multiply_panel(expert, panel, row, x);
+    if (!has_sums()) return;
     [[unroll]] for (int t = 0; t < int(NT); t++)
         if (t < n) store_rows(t, panel, row, push.ws_y + (first + t) * push.ld_y, 1.0);
 }

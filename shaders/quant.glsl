@@ -50,7 +50,7 @@ struct Block {
 #ifdef NIBBLES
     uvec4 q;
 #else
-    uint at;               /* uvec4 offset of the first step's quants; each step is 32 further */
+    uint base, at;         /* of the panel; uvec4 of the first step's quants in it, each step is 32 further */
 #endif
 #if NHI > 0
     uint hi[NHI];
@@ -83,13 +83,24 @@ uint panel_size(uint kb) {
 
 float half_at(uint word, uint high) { vec2 h = unpackHalf2x16(word); return high != 0 ? h.y : h.x; }
 
+/* uvec4 `i` of the plane that begins at uvec4 `base`. HAS_PLANES, PLANES not 0: its 32 rows' words lie apart, plane by plane (vkm_panel_planes), as matmul_cpu.glsl reads them. */
+uvec4 quad(uint s, uint base, uint i) {
+#ifdef HAS_PLANES
+    if (PLANES != 0) {
+        uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
+        return uvec4(slabs[s].w[at], slabs[s].w[at + 32], slabs[s].w[at + 64], slabs[s].w[at + 96]);
+    }
+#endif
+    return slabs4[s].w[base + i];
+}
+
 /* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
 Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     Block b;
 #ifdef NIBBLES
-    b.q = slabs4[s].w[base + k * 32 + row];
+    b.q = quad(s, base, k * 32 + row);
 #else
-    b.at = base + k * NQ4 * 32 + row;
+    b.base = base; b.at = k * NQ4 * 32 + row;
 #endif
     uint at = base * 4 + kb * NQ4 * 128;                       /* words from here on */
 #if NHI > 0
@@ -102,7 +113,7 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     vec2 dm = unpackHalf2x16(slabs[s].w[at + k * 32 + row]);
     b.d = dm.x; b.m = dm.y;
 #elif defined(SCALE_K)
-    uvec4 h = slabs4[s].w[at / 4 + (k >> 3) * 32 + row];
+    uvec4 h = quad(s, at / 4, (k >> 3) * 32 + row);
     uint j = k & 7, n = (j & 3) * 8;
     uint lo = h.y >> n, mid = h.z >> n, hi = h.w >> n;
     uint sc = j < 4 ? lo & 63u : (hi & 15u) | ((lo >> 2) & 48u);
@@ -111,7 +122,7 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     b.d = d.x * float(sc); b.m = -(d.y * float(mn));
 #elif defined(TYPE_Q6_K)
     /* one word holds the int8 scales of four times 16 columns, that is of two blocks */
-    uint sc = slabs[s].w[at + ((k >> 3) * 32 + row) * 4 + ((k & 7) >> 1)] >> ((k & 1) * 16);
+    uint sc = quad(s, at / 4, (k >> 3) * 32 + row)[(k & 7) >> 1] >> ((k & 1) * 16);
     float d = unpackHalf2x16(slabs[s].w[at + kb / 8 * 128 + (k >> 3) * 32 + row]).x;
     b.d[0] = d * float(bitfieldExtract(int(sc), 0, 8));
     b.d[1] = d * float(bitfieldExtract(int(sc), 8, 8));
@@ -127,7 +138,7 @@ vec4 bytes(uint w) { return vec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w 
 uint block_step(uint s, const Block b, uint i) { return b.q[i]; }
 #else
 #define STEP_WORDS uvec4
-uvec4 block_step(uint s, const Block b, uint i) { return slabs4[s].w[b.at + i * 32]; }
+uvec4 block_step(uint s, const Block b, uint i) { return quad(s, b.base, b.at + i * 32); }
 #endif
 
 /* columns 4c .. 4c+3 of step i; c is a constant once its loop is unrolled */

@@ -1,6 +1,29 @@
 /* Where a workgroup's panel is, and what becomes of its sums: shared by linear, moe_gate_up and moe_down. */
 layout(constant_id = 7) const uint GLU = 0;         /* panels are 16 gate rows + 16 up rows; RPL is 2 or more, so a lane has both rows of a pair */
 
+/* Where the table has the chunk that holds a panel of expert `e`, and the panel's uvec4 offset in it. */
+uint chunk_of(uint e, uint panel, out uint offset) {
+    uint chunk = panel / push.chunk_panels;
+    offset = (panel - chunk * push.chunk_panels) * panel_size(push.kb);
+    return push.tab_weight + VKM_CHUNK_WORDS * (e * push.n_chunks + chunk);
+}
+
+#ifdef CPU
+/* The panel of this workgroup, and this lane's first row there: never beyond the matrix, for loads are not masked. */
+bool locate(out uint panel, out uint row) {
+    panel = min(gl_WorkGroupID.y, push.n_panels - 1);
+    row = gl_SubgroupInvocationID;
+    return true;
+}
+
+/* The sums of a panel of expert `e`, with rows of x at these vec4 offsets of the workspace. */
+void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
+    [[unroll]] for (int t = 0; t < int(NT); t++) x_row[t] = ahead(uvec2(push.ws_address[0], push.ws_address[1]), x[t]);
+    uint offset, at = chunk_of(e, panel, offset);
+    multiply(ahead(uvec2(tables.u[at + 2], tables.u[at + 3]), offset), push.kb);
+}
+bool has_sums() { return true; }
+#else
 /* The panel of this lane and its first row there. false: beyond the matrix. */
 bool locate(out uint panel, out uint row) {
     uint lane = gl_LocalInvocationID.x;
@@ -9,13 +32,14 @@ bool locate(out uint panel, out uint row) {
     return panel < push.n_panels;
 }
 
-/* uvec4 offset of a panel of expert `e`, and its slab */
-uint weight_panel(uint e, uint panel, out uint slab) {
-    uint chunk = panel / push.chunk_panels;
-    uint at = push.tab_weight + 2 * (e * push.n_chunks + chunk);
-    slab = tables.u[at];
-    return tables.u[at + 1] + (panel - chunk * push.chunk_panels) * panel_size(push.kb);
+/* The sums of a panel of expert `e`, with rows of x at these vec4 offsets of the workspace. */
+void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
+    uint offset, at = chunk_of(e, panel, offset);
+    multiply(tables.u[at], tables.u[at + 1] + offset, push.kb, row, x);
 }
+/* Whether this lane has the sums once the columns' parts are added up. */
+bool has_sums() { return gl_LocalInvocationID.y == 0; }
+#endif
 
 float silu(float v) { return v / (1.0 + exp(-v)); }
 

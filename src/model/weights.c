@@ -127,8 +127,8 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, struct vkm_sou
             uint32_t panels = w->n_panels - c * w->chunk_panels < w->chunk_panels ? w->n_panels - c * w->chunk_panels : w->chunk_panels;
             struct slab *slab = room(p, panels * panel_bytes, set);
             if (!slab) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-            const uint32_t entry[2] = {(uint32_t)(slab - p->slabs) - first_slab_of(p, set), (uint32_t)(slab->used / 16)};
-            if (vkm_plan_table(p, entry, 2) == VKM_NONE) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+            const uint32_t entry[VKM_CHUNK_WORDS] = {(uint32_t)(slab - p->slabs) - first_slab_of(p, set), (uint32_t)(slab->used / 16)};   /* the address once there is one */
+            if (vkm_plan_table(p, entry, VKM_CHUNK_WORDS) == VKM_NONE) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
             slab->used += panels * panel_bytes;
             p->bytes += panels * panel_bytes;
         }
@@ -157,7 +157,7 @@ static void repack_panel(const struct item *item, uint32_t expert, uint32_t pane
     }
 }
 
-struct upload { vkm_uploader *uploader; uint32_t *panel; uint64_t done, total; const vkm_model_params *params; };
+struct upload { vkm_device *device; vkm_uploader *uploader; uint32_t *panel; uint64_t done, total; const vkm_model_params *params; };
 
 static vkm_result upload_chunk(struct upload *u, const struct item *item, uint32_t expert, uint32_t first, uint32_t panels, vkm_buffer *to, uint64_t offset, vkm_error *err)
 {
@@ -170,6 +170,7 @@ static vkm_result upload_chunk(struct upload *u, const struct item *item, uint32
         TRY(vkm_upload_begin(u->uploader, to, offset + p * panel_bytes, n * panel_bytes, &where, err));
         for (uint32_t i = 0; i < n; i++) {         /* by way of a cached panel: the destination may be write-combined */
             repack_panel(item, expert, first + p + i, u->panel);
+            if (vkm_device_caps(u->device)->scalar_loads) vkm_panel_planes(item->w.type, item->w.kb, u->panel);
             memcpy((uint8_t *)where + i * panel_bytes, u->panel, panel_bytes);
         }
         TRY(vkm_upload_end(u->uploader, err));
@@ -188,7 +189,7 @@ static vkm_result upload_items(struct vkm_plan *p, const vkm_gguf *g, struct vkm
         const struct vkm_weight *w = &item->w;
         const uint32_t *entry = p->tables + w->tab;
         for (uint32_t e = 0; e < w->experts; e++)
-            for (uint32_t c = 0; c < w->n_chunks; c++, entry += 2) {
+            for (uint32_t c = 0; c < w->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
                 uint32_t first = c * w->chunk_panels, panels = w->n_panels - first < w->chunk_panels ? w->n_panels - first : w->chunk_panels;
                 TRY(upload_chunk(u, item, e, first, panels, m->slabs[m->sets[w->set].first + entry[0]], (uint64_t)entry[1] * 16, err));
             }
@@ -215,6 +216,20 @@ static vkm_result create_slabs(struct vkm_plan *p, struct vkm_model *m, vkm_erro
     return VKM_OK;
 }
 
+/* The device addresses of the table's chunks, for kernels that use them. */
+static void write_addresses(struct vkm_plan *p, const struct vkm_model *m)
+{
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const struct vkm_weight *w = &p->items[i].w;
+        uint32_t *entry = p->tables + w->tab;
+        for (uint32_t c = 0; c < w->experts * w->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
+            uint64_t address = vkm_buffer_address(m->slabs[m->sets[w->set].first + entry[0]]) + (uint64_t)entry[1] * 16;
+            entry[2] = (uint32_t)address;
+            entry[3] = (uint32_t)(address >> 32);
+        }
+    }
+}
+
 vkm_result vkm_plan_upload(struct vkm_plan *p, const vkm_gguf *g, struct vkm_model *m, const vkm_model_params *params, vkm_error *err)
 {
     uint64_t largest = 0;
@@ -223,7 +238,8 @@ vkm_result vkm_plan_upload(struct vkm_plan *p, const vkm_gguf *g, struct vkm_mod
         if (bytes > largest) largest = bytes;
     }
     TRY(create_slabs(p, m, err));
-    struct upload u = {.total = p->bytes, .params = params, .panel = malloc(largest)};
+    if (vkm_device_caps(m->device)->scalar_loads) write_addresses(p, m);
+    struct upload u = {.device = m->device, .total = p->bytes, .params = params, .panel = malloc(largest)};
     if (!u.panel) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     uint64_t ring = 2 * (largest > UPLOAD_BATCH_BYTES ? largest : UPLOAD_BATCH_BYTES);
     vkm_result r = vkm_uploader_create(m->device, ring > UPLOAD_RING_BYTES ? ring : UPLOAD_RING_BYTES, &u.uploader, err);

@@ -70,7 +70,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         uint32_t c = i / pieces;
         if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
         struct vkm_push_matmul push;
-        vkm_matmul_push(w, &push);
+        vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;
         push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld;
         push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
@@ -85,8 +85,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         if (n > 1) vkm_reads(b, &step, y, slots);       /* each dispatch writes its rows and leaves the others */
         step.bytes = (vkm_matmul_bytes(w) * touched + (uint64_t)slots * (w->cols + w->rows) * 4) / pieces;
         step.flops = 2ull * slots * w->cols * w->rows * (w->glu ? 2 : 1) / pieces;
-        uint32_t spec[6], n_spec = vkm_matmul_spec(&b->shape, sizes[c], w->glu, spec);
-        TRY(vkm_build_step(b, kernel, w->type->variant, spec, n_spec, &step, label));
+        TRY(vkm_matmul_step(b, kernel, w, sizes[c], &step, label));
     }
     return VKM_OK;
 }

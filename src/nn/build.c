@@ -19,6 +19,11 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
+    if (caps->scalar_loads) {                             /* one subgroup, which owns a panel */
+        *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
+                                .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
+        return;
+    }
     if (caps->type == VKM_TYPE_CPU) {
         *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
         return;
@@ -53,12 +58,14 @@ void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, ui
 
 /* ---------------------------------------------------------------- matmul */
 
-uint32_t vkm_matmul_spec(const struct vkm_shape *s, uint32_t n_tile, bool glu, uint32_t spec[6])
+vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label)
 {
+    const struct vkm_shape *s = &b->shape;
+    char name[32];
+    snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     uint32_t parts = (s->splits - 1) * n_tile * s->rows_per_lane * s->lanes;
-    const uint32_t all[6] = {s->lanes, s->splits, s->rows_per_lane, n_tile, parts ? parts : 1, glu};
-    memcpy(spec, all, sizeof all);
-    return 6;
+    const uint32_t spec[] = {s->lanes, s->splits, s->rows_per_lane, n_tile, parts ? parts : 1, w->glu};
+    return vkm_build_step(b, name, w->type->variant, spec, VKM_COUNT(spec), step, label);
 }
 
 uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w)
@@ -66,10 +73,11 @@ uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w
     return vkm_div_up(w->n_panels, s->lanes * s->rows_per_lane / VKM_PANEL);
 }
 
-void vkm_matmul_push(const struct vkm_weight *w, struct vkm_push_matmul *p)
+void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *p)
 {
+    uint64_t workspace = vkm_buffer_address(b->workspace);
     *p = (struct vkm_push_matmul){.tab_weight = w->tab, .n_chunks = w->n_chunks, .chunk_panels = w->chunk_panels, .n_panels = w->n_panels,
-                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE};
+                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
@@ -78,7 +86,7 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     struct vkm_push_matmul push;
-    vkm_matmul_push(w, &push);
+    vkm_matmul_push(b, w, &push);
     push.n = n; push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
     for (uint32_t first = 0; first < n; ) {             /* whole tiles of 16, then the smallest tile that holds the rest */
         uint32_t left = n - first, tile = 0;
@@ -91,8 +99,7 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
-        uint32_t spec[6], n_spec = vkm_matmul_spec(&b->shape, sizes[tile], w->glu, spec);
-        TRY(vkm_build_step(b, "linear", w->type->variant, spec, n_spec, &s, label));
+        TRY(vkm_matmul_step(b, "linear", w, sizes[tile], &s, label));
         first += rows;
     }
     return VKM_OK;
@@ -108,8 +115,8 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     VKM_STEP_PUSH(s, push);
     vkm_reads_words(b, &s, ws_tokens, n);
     vkm_writes(b, &s, x, n);
-    const uint32_t spec[] = {b->shape.reduce_lanes, 1};
-    return vkm_build_step(b, "embed", w->type->variant, spec, 2, &s, "embed");
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.scalar_loads};
+    return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)

@@ -25,6 +25,7 @@ struct vkm_region { uint32_t at, ld, rows; };
 
 /* Workgroup shapes for this device: see vkm_shape_choose. */
 struct vkm_shape {
+    bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
     uint32_t reduce_lanes;                   /* norm, router, rope */
     uint32_t sample_lanes;
@@ -60,9 +61,10 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 
 /* matmul pieces shared with src/moe */
-uint32_t vkm_matmul_spec(const struct vkm_shape *shape, uint32_t n_tile, bool glu, uint32_t spec[6]);
 uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
-void vkm_matmul_push(const struct vkm_weight *w, struct vkm_push_matmul *push);
+void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *push);
+/* Adds a step of matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") in the form for this device. */
+vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
 #define VKM_TILE_SIZES {1, 4, 8, 16}
 

@@ -21,6 +21,9 @@ const struct vkm_type *vkm_type_find(uint32_t ggml_id);      /* NULL: not suppor
 extern const struct vkm_type vkm_types[];
 extern const size_t vkm_type_count;
 
+/* Turns a repacked panel's planes of 16 bytes a row into four planes of a word a row each, for caps.scalar_loads. In place. */
+void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel);
+
 uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb);
 uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols);   /* in the file */
 float vkm_half_to_float(uint16_t h);
