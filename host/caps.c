@@ -85,10 +85,9 @@ static const struct bug {
 };
 /* Mesa from 26 on turns a load at a uniform device address into one load and a broadcast; 22.3.6 makes a loop over the lanes of it, as SwiftShader seems to: there the kernels
  * that count on it are 2 to 5 times slower than the others. Versions between were not tried. */
-static bool loads_scalars(const struct vkm_caps *caps, bool device_address)
+static bool loads_scalars(const struct vkm_caps *caps)
 {
-    uint32_t lanes = caps->subgroup_size;
-    return device_address && caps->subgroup && (lanes == 4 || lanes == 8 || lanes == 16) && caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && caps->driver_version >= VK_MAKE_VERSION(26, 0, 0);
+    return caps->device_address && caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && caps->driver_version >= VK_MAKE_VERSION(26, 0, 0);
 }
 static bool has_bug(const struct vkm_caps *caps, const struct bug *bug) { return caps->driver_id == (uint32_t)bug->driver && caps->driver_version < bug->before; }
 
@@ -176,7 +175,9 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->subgroup_size = caps->subgroup ? subgroup.subgroupSize : 1;
     caps->fp16 = f.float16.shaderFloat16 && f.storage16.storageBuffer16BitAccess;
     o->full_subgroups = f.subgroup_size.computeFullSubgroups;
-    caps->scalar_loads = loads_scalars(caps, address.bufferDeviceAddress);
+    uint32_t lanes = caps->subgroup_size;
+    caps->device_address = caps->type == VKM_TYPE_CPU && address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
+    caps->scalar_loads = loads_scalars(caps);
     set_tier(caps, false);
     for (size_t i = 0; i < VKM_COUNT(bugs); i++)
         if (has_bug(caps, &bugs[i])) bugs[i].apply(caps);
@@ -198,7 +199,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
         .address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES, .bufferDeviceAddress = VK_TRUE},
     };
     void **next = &f->timeline.pNext;
-    if (offer->caps.scalar_loads) *next = &f->address, next = &f->address.pNext;
+    if (offer->caps.device_address) *next = &f->address, next = &f->address.pNext;
     if (offer->caps.fp16) *next = &f->float16, next = &f->storage16.pNext;
     if (offer->full_subgroups) *next = &f->subgroup_size;
 }
@@ -211,7 +212,7 @@ static void clamp_u64(uint64_t *value, uint64_t to) { if (to < *value) *value = 
 static void clamp_tier(struct vkm_caps *caps, enum vkm_tier tier)
 {
     if (tier < VKM_TIER_FP16) caps->fp16 = false;
-    if (tier != VKM_TIER_SUBGROUP) caps->scalar_loads = false;
+    if (tier != VKM_TIER_SUBGROUP) caps->device_address = caps->scalar_loads = false;
     if (tier < VKM_TIER_SUBGROUP) {
         caps->subgroup = false;
         caps->subgroup_size = 1;
@@ -256,12 +257,13 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
         if (!strcmp(word, vkm_tier_name(tier))) return clamp_tier(caps, tier), VKM_OK;
     if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
     if (!strcmp(word, "gather")) return caps->scalar_loads = false, VKM_OK;
+    if (!strcmp(word, "scalar")) return caps->scalar_loads = caps->device_address, VKM_OK;
     if (!strcmp(word, "all")) return VKM_OK;
     if (!strcmp(word, "bugs")) {
         for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
         return VKM_OK;
     }
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, gather, staged, bugs, or limit=number)", word);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, gather, scalar, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)

@@ -28,13 +28,14 @@ struct vkm_caps {
     uint32_t subgroup_size;        /* 1 when subgroup operations are clamped away */
     bool subgroup;                 /* basic + arithmetic + ballot + shuffle in compute */
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
-    bool scalar_loads;             /* a CPU driver that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
+    bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
+    bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
     bool pipeline_statistics;      /* VK_KHR_pipeline_executable_properties */
     enum vkm_tier tier;            /* the highest one in use: fp16 only when the clamp string asks for it */
 };
 
 /* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824".
- * Also "all", "kv_slabs=N", "gather" (no scalar_loads), and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
+ * Also "all", "kv_slabs=N", "gather" (no scalar_loads) and "scalar" (scalar_loads wherever device_address allows it), and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
  * Tiers and numbers only ever lower what the device has. Unknown words are VKM_ERR_ARGUMENT. */
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err);
 /* One line for people. */

@@ -106,7 +106,7 @@ static void random_row(struct ref_rng *rng, uint32_t type, uint32_t cols, uint8_
 }
 
 /* rows x cols through repack, slabs, tables and the embedding kernel, in two chunks that lie in different slabs; every value bit for bit. */
-static void check_dequant(struct bench *t, uint32_t type, const char *name, uint32_t cols)
+static void check_dequant(struct bench *t, uint32_t type, const char *name, uint32_t cols, bool planes)
 {
     enum { ROWS = 70, CHUNK = 2 };
     struct ref_rng rng = ref_seed(type * 1000 + cols);
@@ -115,7 +115,7 @@ static void check_dequant(struct bench *t, uint32_t type, const char *name, uint
     uint64_t row_bytes = vkm_type_row_bytes(w.type, cols);
     uint8_t *raw = malloc(row_bytes * ROWS);
     float *expected = malloc(ROWS * cols * sizeof *expected);
-    uint32_t *slab[2], table[16] = {0};
+    uint32_t *slab[2], table[10 + 2 * VKM_CHUNK_WORDS] = {0};
     cr_assert(raw && expected);
     static const uint32_t first_word[2] = {16, 4 * 33};
     for (int i = 0; i < 2; i++) {
@@ -123,14 +123,16 @@ static void check_dequant(struct bench *t, uint32_t type, const char *name, uint
         cr_assert(slab[i]);
         for (uint32_t k = 0; k < 1 << 18; k++) slab[i][k] = 0x7fc00000 | k;
         memset(slab[i] + first_word[i], 0, (i == 0 ? CHUNK : 1) * panel_words * 4);
-        table[10 + 2 * i] = !i;                          /* the first chunk in slab 1, the second in slab 0 */
-        table[11 + 2 * i] = first_word[i] / 4;
+        table[10 + VKM_CHUNK_WORDS * i] = !i;           /* the first chunk in slab 1, the second in slab 0 */
+        table[11 + VKM_CHUNK_WORDS * i] = first_word[i] / 4;
     }
     for (uint32_t r = 0; r < ROWS; r++) {
         random_row(&rng, type, cols, raw + r * row_bytes);
         uint32_t panel = r / 32, chunk = panel / CHUNK;
         w.type->repack(raw + r * row_bytes, cols, w.kb, slab[chunk] + first_word[chunk] + (panel % CHUNK) * panel_words, r % 32);
     }
+    for (uint32_t i = 0; planes && i < w.n_panels; i++) vkm_panel_planes(w.type, w.kb, slab[i / CHUNK] + first_word[i / CHUNK] + (i % CHUNK) * panel_words);
+    t->build.shape.scalar_loads = planes;
     cr_assert(ref_dequant(type, raw, (uint64_t)ROWS * cols, expected));
     upload(t, t->slabs[1], slab[0], 1 << 20);
     upload(t, t->slabs[0], slab[1], 1 << 20);
@@ -160,9 +162,11 @@ static void check_dequants(const char *caps)
     open_bench(&t, caps, false);
     for (size_t i = 0; i < VKM_COUNT(types); i++) {
         uint32_t block = vkm_type_find(types[i].id)->block_cols;
-        check_dequant(&t, types[i].id, types[i].name, 512);
-        if (block <= 32) check_dequant(&t, types[i].id, types[i].name, 96);       /* an odd number of blocks: scales come in pairs */
-        if (block == 1) check_dequant(&t, types[i].id, types[i].name, 44);        /* the last block is not whole */
+        for (int planes = 0; planes < 2; planes++) {
+            check_dequant(&t, types[i].id, types[i].name, 512, planes);
+            if (block <= 32) check_dequant(&t, types[i].id, types[i].name, 96, planes);       /* an odd number of blocks: scales come in pairs */
+            if (block == 1) check_dequant(&t, types[i].id, types[i].name, 44, planes);        /* the last block is not whole */
+        }
     }
     close_bench(&t);
 }
