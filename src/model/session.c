@@ -19,8 +19,8 @@ static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err
     uint64_t bytes = (uint64_t)s->n_ctx * h->n_head_kv * h->head * (s->kv16 ? 2 : 4), fit = caps->storage_range / bytes;
     uint64_t parts = fit ? (units + fit - 1) / fit : UINT64_MAX;
     if (parts > most)
-        return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u for %u sequence%s needs %.1f MiB of keys a layer and as much of values, the keys or values of a sequence in one piece; "
-                        "the device binds %u buffers of %.1f MiB for them", s->n_ctx, s->n_seq, s->n_seq == 1 ? "" : "s", (double)bytes * s->n_seq / 0x1p20, most, (double)caps->storage_range / 0x1p20);
+        return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u for %u sequence%s needs %.1f MiB of keys a layer and as much of values; a sequence's must lie in one buffer, "
+                        "and the device binds %u of %.1f MiB for them", s->n_ctx, s->n_seq, s->n_seq == 1 ? "" : "s", (double)bytes * s->n_seq / 0x1p20, most, (double)caps->storage_range / 0x1p20);
     if (caps->loop_iterations && vkm_attention_iterations(h->head, s->n_ctx) > caps->loop_iterations)
         return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u is too long for this driver, which stops a shader's loops after %u iterations (%s; newer Mesa does not)", s->n_ctx, caps->loop_iterations, caps->driver_info);
     uint32_t sharing = parts > 1 ? 1 : fit / units < h->n_layer ? (uint32_t)(fit / units) : h->n_layer, in_slab = parts > 1 ? vkm_div_up(units, (uint32_t)parts) : units * sharing;
