@@ -51,13 +51,12 @@ void main() {
         }
         barrier();
     }
-    if (kind == 0) {
-        for (uint i = lane; i < HEAD; i += lanes) ws.f[from + i] = v[i];
-        return;
-    }
-    uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;
+    uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;     /* found before q goes its own way: SwiftShader follows the index of a buffer also where no lane is active */
     uint to = kv_unit((kind == 1 ? push.k_unit : push.v_unit) + wsu.u[push.ws_seq + t], slab);
     to += kind == 1 ? (h * (push.n_ctx / 32) + pos / 32) * words * 32 + pos % 32 : (h * push.n_ctx + pos) * words;
-    for (uint i = lane; i < words; i += lanes)          /* f16 stays finite: a masked key is multiplied by zero */
+    for (uint i = lane; i < (kind == 0 ? HEAD : words); i += lanes) {
+        if (kind == 0) { ws.f[from + i] = v[i]; continue; }
+        /* f16 stays finite: a masked key is multiplied by zero */
         kv[slab].w[to + (kind == 1 ? i * 32 : i)] = KV16 != 0 ? packHalf2x16(clamp(vec2(v[2 * i], v[2 * i + 1]), -65504.0, 65504.0)) : floatBitsToUint(v[i]);
+    }
 }

@@ -147,7 +147,7 @@ Test(batch, as_alone_scaled_logits) { check_batch("granitemoe", NULL, VKM_KV_F16
 /* A KV cache over many slabs, a layer's keys and values in several of them; or several layers in one. */
 Test(batch, anywhere_in_slabs)
 {
-    static const struct { uint32_t range, kv_slabs, least; } cases[] = {{1 << 20, 16, 1}, {1 << 20, 1, 1}, {160 << 10, 16, 4}, {160 << 10, 5, 4}, {320 << 10, 2, 2}};
+    static const struct { uint32_t range, kv_slabs, least; } cases[] = {{1 << 20, 1, 1}, {160 << 10, 6, 4}};
     struct talk *a = malloc(sizeof *a), *b = malloc(sizeof *b);
     float *z = malloc(2 * 8 * 260 * sizeof *z);
     cr_assert(a && b && z);
@@ -158,7 +158,7 @@ Test(batch, anywhere_in_slabs)
         snprintf(caps, sizeof caps, "range=%u,kv_slabs=%u", cases[i].range, cases[i].kv_slabs);
         open_model(&r, i ? caps : NULL, "llama", 3, p);
         cr_assert(r.model->h.n_vocab == 260);
-        if (i == 0) { alone(&r, 8, a, z); rig_close(&r); open_model(&r, caps, "llama", 3, p); }
+        if (i == 0) { alone(&r, 8, a, z); rig_close(&r); open_model(&r, caps, "llama", 3, p); }   /* the right answers */
         p.n_seq = 8;
         rig_session(&r, p);
         cr_assert_geq(r.session->layers[2].n_parts, cases[i].least);
@@ -373,7 +373,7 @@ Test(limits, memory_and_ranges)
     rig_close(&r);
     open_model(&r, "heap=16777216", "llama", 2, (vkm_session_params){.n_ctx = 32});
     before = vkm_device_allocated(r.device);
-    vkm_session_params p = {.struct_size = sizeof p, .n_ctx = 1024, .n_seq = 20};
+    vkm_session_params p = {.struct_size = sizeof p, .n_ctx = 4096, .n_seq = 20};
     FAILS(vkm_session_create(r.model, &p, &s, &err), VKM_ERR_DEVICE_MEMORY);
     cr_assert(!s && strstr(err.message, "20 sequences") && strstr(err.message, "GiB") && vkm_device_allocated(r.device) == before, "%s", err.message);
     rig_close(&r);

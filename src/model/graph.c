@@ -122,7 +122,7 @@ vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, 
         if (slot->used < free_slot->used) free_slot = slot;
     }
     char name[64];
-    snprintf(name, sizeof name, "%u %s, logits of %u%s", recipe.n, recipe.each_its_own ? "sequences" : "tokens", recipe.count, recipe.sample ? ", sample" : "");
+    snprintf(name, sizeof name, "%u %s%s, logits of %u%s", recipe.n, recipe.each_its_own ? "sequence" : "token", recipe.n == 1 ? "" : "s", recipe.count, recipe.sample ? ", sample" : "");
     vkm_program *made;
     TRY(vkm_program_create(s->model->device, name, &made, err));
     vkm_result r = build(s, recipe, made, err);
