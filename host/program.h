@@ -13,7 +13,7 @@ void vkm_bindings_destroy(vkm_bindings *bindings);
 
 /* A range that a step touches: bytes [begin, end) of the workspace (NULL) or of a KV buffer. Weights and tables are read-only and not declared. */
 struct vkm_range { vkm_buffer *buffer; uint64_t begin, end; };
-#define VKM_STEP_RANGES 8
+#define VKM_STEP_RANGES 24
 
 struct vkm_step {
     const vkm_kernel *kernel;
@@ -53,6 +53,9 @@ bool vkm_done(vkm_device *device, uint64_t ticket);                         /* p
 vkm_result vkm_workspace_write(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *data, uint64_t bytes, vkm_error *err);
 /* Fills a buffer with zero words, ordered on the queue. */
 vkm_result vkm_buffer_clear(vkm_device *device, vkm_buffer *buffer, vkm_error *err);
+/* Copies parts of a buffer to another, or to other parts of itself that none of them overlaps; ordered on the queue. Offsets and sizes are multiples of 4. */
+struct vkm_part { uint64_t from, to, bytes; };
+vkm_result vkm_buffer_copy(vkm_device *device, vkm_buffer *from, vkm_buffer *to, const struct vkm_part *parts, uint32_t n, vkm_error *err);
 
 /* Runs once, waits, with a timestamp around each step; then vkm_program_print shows times. VKM_ERR_UNSUPPORTED where the queue has no timestamps. */
 vkm_result vkm_program_profile(vkm_program *program, vkm_error *err);

@@ -213,3 +213,17 @@ vkm_result vkm_buffer_clear(vkm_device *device, vkm_buffer *buffer, vkm_error *e
     device->vk.vkCmdFillBuffer(commands, buffer->handle, 0, VK_WHOLE_SIZE, 0);
     return VKM_OK;
 }
+
+vkm_result vkm_buffer_copy(vkm_device *device, vkm_buffer *from, vkm_buffer *to, const struct vkm_part *parts, uint32_t n, vkm_error *err)
+{
+    VkCommandBuffer commands = VK_NULL_HANDLE;
+    for (uint32_t i = 0; i < n; i++)
+        if (parts[i].from > from->bytes || parts[i].bytes > from->bytes - parts[i].from || parts[i].to > to->bytes || parts[i].bytes > to->bytes - parts[i].to)
+            return vkm_fail(err, VKM_ERR_ARGUMENT, "copying %llu bytes from %s at %llu to %s at %llu", (unsigned long long)parts[i].bytes, from->name, (unsigned long long)parts[i].from,
+                            to->name, (unsigned long long)parts[i].to);
+    vkm_result r = vkm_transient_begin(device, &commands, err);
+    for (uint32_t i = 0; !r && i < n; i++)
+        if (parts[i].bytes)
+            device->vk.vkCmdCopyBuffer(commands, from->handle, to->handle, 1, &(VkBufferCopy){.srcOffset = parts[i].from, .dstOffset = parts[i].to, .size = parts[i].bytes});
+    return r;
+}

@@ -12,7 +12,6 @@
 #define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
-#define VKM_RECENT 256          /* tokens of the repetition penalty's window at most */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
  * device has caps.scalar_loads)}. */
@@ -35,33 +34,39 @@ struct vkm_push_matmul {
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
 
-/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out */
+/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out. Rows of x and of out may be given by lists. */
 struct vkm_push_combine_norm {
+    uint ws_x_rows, ws_out_rows;                     /* u32 [n]: row t is that row; VKM_NONE: row t */
     uint ws_x, ld_x, width;
     uint ws_y, ld_y, n_add;
     uint ws_shared, ld_shared, ws_gate, ld_gate;     /* VKM_NONE: no shared expert; ws_gate VKM_NONE: weight 1 */
-    uint tab_norm;                                   /* VKM_NONE: no norm, no out */
-    uint ws_out, ld_out;
+    uint tab_norm;                                   /* VKM_NONE: out is x */
+    uint ws_out, ld_out;                             /* VKM_NONE: no out */
     float scale, eps;
 };
+
+/* The KV cache is an array of units, one for the keys and one for the values of each sequence in each layer, kv_units of them in a slab and kv_words apart:
+ * a layer's keys of sequence s are unit k_unit + s, its values v_unit + s. Unit 0 is the first of the descriptor set's first slab. */
 
 /* rope_store: per head of q, k, v: optional clamp and RMS norm, RoPE on q and k; q in place, k and v into the KV cache */
 struct vkm_push_rope_store {
     uint ws_q, ld_q, ws_k, ws_v, ld_kv;
     uint n_head, n_head_kv;
     uint n_rot;
-    uint ws_pos;
+    uint ws_pos, ws_seq;            /* [n] position and sequence of a row */
     uint tab_q_norm, tab_k_norm;    /* VKM_NONE: none */
     uint tab_rope;                  /* cos, sin pairs: [256][n_rot/2] for pos % 256, then [][n_rot/2] for pos / 256 */
-    uint k_slab, k_offset, v_slab, v_offset, n_ctx;
+    uint k_unit, v_unit, kv_units, kv_words, n_ctx;
     float eps, clamp;               /* clamp 0: none */
 };
 
+/* attention: segments of consecutive rows of one sequence, each cut into tiles of NQ (token, query head of a kv head) rows */
 struct vkm_push_attention {
     uint ws_q, ld_q, ws_out, ld_out;
-    uint n, n_head, n_head_kv;
-    uint ws_pos;
-    uint k_slab, k_offset, v_slab, v_offset, n_ctx;
+    uint rows, tiles;               /* of a segment: tokens * heads of a kv head; ceil(rows / NQ) */
+    uint n_head, n_head_kv;
+    uint ws_pos, ws_seq;
+    uint k_unit, v_unit, kv_units, kv_words, n_ctx;
     float scale;
 };
 
@@ -91,26 +96,25 @@ struct vkm_push_moe_sort {
 /* glu: out[row] = silu(gate[row]) * up[row] */
 struct vkm_push_glu { uint ws_gate, ws_up, ld, ws_out, ld_out, width; };
 
-/* sample: logits[n_vocab] -> a token into the state (see src/nn/sample.h) */
+/* sample: logits[n][n_vocab] -> a token a row: into the recent tokens of its sequence and, with the next position, into the row */
 struct vkm_push_sample {
-    uint ws_logits, n_vocab, ws_state, ws_scratch;      /* scratch [n_vocab] */
-    uint n_batch;
+    uint ws_logits, ld_logits, n_vocab;
+    uint ws_scratch, ld_scratch;             /* [n][n_vocab] */
+    uint ws_sampling, ws_recent;             /* of sequence 0 */
+    uint ws_tokens, ws_pos, ws_seq;          /* [n] */
 };
 
-/* The step state in the workspace. Words. */
-#define VKM_STATE_SEED 0
-#define VKM_STATE_TEMPERATURE 1          /* floats as bits */
-#define VKM_STATE_TOP_K 2
-#define VKM_STATE_TOP_P 3
-#define VKM_STATE_MIN_P 4
-#define VKM_STATE_PENALTY 5
-#define VKM_STATE_LAST_N 6
-#define VKM_STATE_N_RECENT 7             /* tokens ever put into `recent` */
-#define VKM_STATE_N_OUT 8                /* tokens ever put into `out` */
-#define VKM_STATE_LOGIT_SCALE 9          /* float; the logits in the workspace have not been divided by it (Granite; else 1) */
-#define VKM_STATE_RECENT 16
-#define VKM_STATE_OUT (VKM_STATE_RECENT + VKM_RECENT)
-#define VKM_OUT 64                       /* ring of generated tokens */
-#define VKM_STATE_TOKENS (VKM_STATE_OUT + VKM_OUT)    /* [n_batch] ids, then [n_batch] positions */
+/* The step state in the workspace: for each sequence VKM_SAMPLING_WORDS of parameters; for each its last VKM_RECENT tokens, that of position p at p % VKM_RECENT;
+ * then for each row of a pass its token, its position, its sequence. */
+#define VKM_SAMPLING_SEED 0
+#define VKM_SAMPLING_TEMPERATURE 1       /* floats as bits */
+#define VKM_SAMPLING_TOP_K 2
+#define VKM_SAMPLING_TOP_P 3
+#define VKM_SAMPLING_MIN_P 4
+#define VKM_SAMPLING_PENALTY 5
+#define VKM_SAMPLING_LAST_N 6
+#define VKM_SAMPLING_LOGIT_SCALE 7       /* the logits in the workspace have not been divided by it (Granite; else 1) */
+#define VKM_SAMPLING_WORDS 8
+#define VKM_RECENT 256                   /* tokens of the repetition penalty's window at most; also the ring that the host reads */
 
 #endif

@@ -9,7 +9,7 @@ layout(push_constant) uniform Push { vkm_push_combine_norm push; };
 
 void main() {
     uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    uint x = push.ws_x + t * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
+    uint x = push.ws_x + (push.ws_x_rows == VKM_NONE ? t : wsu.u[push.ws_x_rows + t]) * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
     bool shared_expert = push.ws_shared != VKM_NONE;
     float gate = shared_expert && push.ws_gate != VKM_NONE ? ws.f[push.ws_gate + t * push.ld_gate] : 1.0;
     float squares = 0.0;
@@ -24,9 +24,13 @@ void main() {
         }
         squares += v * v;
     }
-    if (push.tab_norm == VKM_NONE) return;
+    if (push.ws_out == VKM_NONE) return;
+    uint o = push.ws_out + (push.ws_out_rows == VKM_NONE ? t : wsu.u[push.ws_out_rows + t]) * push.ld_out;
+    if (push.tab_norm == VKM_NONE) {
+        for (uint i = lane; i < push.ld_out; i += lanes) ws.f[o + i] = i < push.width ? ws.f[x + i] : 0.0;
+        return;
+    }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
-    uint o = push.ws_out + t * push.ld_out;
     for (uint i = lane; i < push.ld_out; i += lanes)
         ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
 }

@@ -2,11 +2,12 @@
 /* A head of q, k or v of one token: optional clamp, optional RMSNorm over the head, rotary embedding (Su et al. 2021) of the first n_rot dimensions of q and k.
  * q is rewritten in place; k and v go to the KV cache. Workgroups: x = heads (q, then k, then v), y = tokens.
  * Rotation angles come from two host-made tables, pos % 256 and pos / 256, multiplied as complex numbers: exact to f32 at any position, where GPU sin and cos are not.
- * KV cache, words of f32 or of two f16: K [head][pos / 32][dim][pos % 32], so that lanes that own keys read neighbouring words; V [head][pos][dim]. */
+ * A unit of the KV cache, words of f32 or of two f16: K [head][pos / 32][dim][pos % 32], so that lanes that own keys read neighbouring words; V [head][pos][dim]. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_rope_store push; };
+#include "kv.glsl"
 #include "reduce.glsl"
 layout(constant_id = 5) const uint HEAD = 64;
 layout(constant_id = 6) const uint NEOX = 0;       /* pairs (j, j + n_rot/2) instead of (2j, 2j+1) */
@@ -50,11 +51,12 @@ void main() {
         }
         barrier();
     }
-    uint words = KV16 != 0 ? HEAD / 2 : HEAD;
+    uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;     /* found before q goes its own way: SwiftShader follows the index of a buffer also where no lane is active */
+    uint to = kv_unit((kind == 1 ? push.k_unit : push.v_unit) + wsu.u[push.ws_seq + t], slab);
+    to += kind == 1 ? (h * (push.n_ctx / 32) + pos / 32) * words * 32 + pos % 32 : (h * push.n_ctx + pos) * words;
     for (uint i = lane; i < (kind == 0 ? HEAD : words); i += lanes) {
         if (kind == 0) { ws.f[from + i] = v[i]; continue; }
-        uint w = KV16 != 0 ? packHalf2x16(vec2(v[2 * i], v[2 * i + 1])) : floatBitsToUint(v[i]);
-        if (kind == 1) kv[push.k_slab].w[push.k_offset + ((h * (push.n_ctx / 32) + pos / 32) * words + i) * 32 + pos % 32] = w;
-        else           kv[push.v_slab].w[push.v_offset + (h * push.n_ctx + pos) * words + i] = w;
+        /* f16 stays finite: a masked key is multiplied by zero */
+        kv[slab].w[to + (kind == 1 ? i * 32 : i)] = KV16 != 0 ? packHalf2x16(clamp(vec2(v[2 * i], v[2 * i + 1]), -65504.0, 65504.0)) : floatBitsToUint(v[i]);
     }
 }

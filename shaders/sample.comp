@@ -1,7 +1,8 @@
 #version 450
-/* One token from logits, by one workgroup: repetition penalty -> top-k -> top-p -> min-p -> temperature -> draw (the order of llama.cpp's samplers).
+/* One token from each row of logits, by a workgroup: repetition penalty -> top-k -> top-p -> min-p -> temperature -> draw (the order of llama.cpp's samplers).
  * Nothing is sorted: each filter is a threshold on the logit, found by radix selection (top-k) or by bisection over the mass above it (top-p), and tokens tied with
- * the last survivor survive. The draw is an inverse CDF over survivors in ascending id; u comes from Philox-2x32-10 (Salmon et al. 2011) of (number of tokens so far, 0) keyed by the seed. */
+ * the last survivor survive. The draw is an inverse CDF over survivors in ascending id; u comes from Philox-2x32-10 (Salmon et al. 2011) of (number of tokens so far, 0) keyed by the seed.
+ * Parameters and recent tokens are those of the row's sequence. Workgroups: x = rows. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
@@ -16,10 +17,15 @@ shared uint found;
 
 uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
 
-float logit(uint i) { return ws.f[push.ws_logits + i]; }
-uint state(uint i) { return wsu.u[push.ws_state + i]; }
-float state_f(uint i) { return ws.f[push.ws_state + i]; }
-uint candidate(uint i) { return wsu.u[push.ws_scratch + i]; }
+uint row = gl_WorkGroupID.x, sequence = wsu.u[push.ws_seq + row], n_tokens = wsu.u[push.ws_pos + row] + 1;
+uint logits = push.ws_logits + row * push.ld_logits, scratch = push.ws_scratch + row * push.ld_scratch;
+uint parameters = push.ws_sampling + sequence * VKM_SAMPLING_WORDS, recent = push.ws_recent + sequence * VKM_RECENT;
+
+float logit(uint i) { return ws.f[logits + i]; }
+uint parameter(uint i) { return wsu.u[parameters + i]; }
+float parameter_f(uint i) { return ws.f[parameters + i]; }
+uint candidate(uint i) { return wsu.u[scratch + i]; }
+uint token_before(uint i) { return wsu.u[recent + (n_tokens - 1 - i) % VKM_RECENT]; }
 
 float uniform01(uint seed, uint counter) {
     uint a = counter, b = 0, k = seed;
@@ -32,14 +38,14 @@ float uniform01(uint seed, uint counter) {
 }
 
 void penalise() {
-    float penalty = state_f(VKM_STATE_PENALTY);
-    uint recent = state(VKM_STATE_N_RECENT), window = min(min(state(VKM_STATE_LAST_N), uint(VKM_RECENT)), recent);
+    float penalty = parameter_f(VKM_SAMPLING_PENALTY);
+    uint window = min(min(parameter(VKM_SAMPLING_LAST_N), uint(VKM_RECENT)), n_tokens);
     if (penalty == 0.0 || penalty == 1.0) return;
     for (uint i = lane; i < window; i += lanes) {
-        uint id = state(VKM_STATE_RECENT + (recent - 1 - i) % VKM_RECENT);
+        uint id = token_before(i);
         bool first = id < push.n_vocab;                 /* a token counts once */
-        for (uint j = 0; j < i && first; j++) first = state(VKM_STATE_RECENT + (recent - 1 - j) % VKM_RECENT) != id;
-        if (first) { float l = logit(id); ws.f[push.ws_logits + id] = l <= 0.0 ? l * penalty : l / penalty; }
+        for (uint j = 0; j < i && first; j++) first = token_before(j) != id;
+        if (first) { float l = logit(id); ws.f[logits + id] = l <= 0.0 ? l * penalty : l / penalty; }
     }
     memoryBarrierBuffer();
     barrier();
@@ -66,13 +72,9 @@ uint kth_largest(uint k) {
 }
 
 void push_token(uint id) {
-    uint s = push.ws_state, recent = state(VKM_STATE_N_RECENT), n = state(VKM_STATE_N_OUT);
-    wsu.u[s + VKM_STATE_RECENT + recent % VKM_RECENT] = id;
-    wsu.u[s + VKM_STATE_N_RECENT] = recent + 1;
-    wsu.u[s + VKM_STATE_OUT + n % VKM_OUT] = id;
-    wsu.u[s + VKM_STATE_N_OUT] = n + 1;
-    wsu.u[s + VKM_STATE_TOKENS] = id;
-    wsu.u[s + VKM_STATE_TOKENS + push.n_batch] += 1;    /* its position */
+    wsu.u[recent + n_tokens % VKM_RECENT] = id;
+    wsu.u[push.ws_tokens + row] = id;
+    wsu.u[push.ws_pos + row] = n_tokens;                /* its position */
 }
 
 void main() {
@@ -81,7 +83,7 @@ void main() {
     for (uint i = lane; i < push.n_vocab; i += lanes) { float l = logit(i); if (order(l) != 0) highest = max(highest, l); }
     highest = workgroup_max(highest);
 
-    float temperature = state_f(VKM_STATE_TEMPERATURE);
+    float temperature = parameter_f(VKM_SAMPLING_TEMPERATURE);
     if (!(temperature > 0.0)) {
         if (lane == 0) found = 0xffffffffu;
         barrier();
@@ -91,17 +93,17 @@ void main() {
         return;
     }
 
-    uint k = state(VKM_STATE_TOP_K);
+    uint k = parameter(VKM_SAMPLING_TOP_K);
     uint cut = k > 0 && k < push.n_vocab ? kth_largest(k) : 1;
     float mass = 0.0;
     uint min_cut = cut;
-    if (state_f(VKM_STATE_MIN_P) > 0.0) min_cut = max(cut, order(highest + log(state_f(VKM_STATE_MIN_P)) * state_f(VKM_STATE_LOGIT_SCALE)));
+    if (parameter_f(VKM_SAMPLING_MIN_P) > 0.0) min_cut = max(cut, order(highest + log(parameter_f(VKM_SAMPLING_MIN_P)) * parameter_f(VKM_SAMPLING_LOGIT_SCALE)));
     /* candidates: what top-k and min-p leave, in ascending id; the mass that top-p refers to is all that top-k left */
     uint each = (push.n_vocab + lanes - 1) / lanes, begin = min(lane * each, push.n_vocab), end = min(begin + each, push.n_vocab);
     uint count = 0;
     for (uint i = begin; i < end; i++) {
         uint key = order(logit(i));
-        if (key >= cut) mass += exp((logit(i) - highest) / state_f(VKM_STATE_LOGIT_SCALE));
+        if (key >= cut) mass += exp((logit(i) - highest) / parameter_f(VKM_SAMPLING_LOGIT_SCALE));
         if (key >= min_cut) count++;
     }
     lane_count[lane] = count;
@@ -109,18 +111,18 @@ void main() {
     barrier();
     uint at = 0, n = 0;
     for (uint l = 0; l < lanes; l++) { if (l < lane) at += lane_count[l]; n += lane_count[l]; }
-    for (uint i = begin; i < end; i++) if (order(logit(i)) >= min_cut) wsu.u[push.ws_scratch + at++] = i;
+    for (uint i = begin; i < end; i++) if (order(logit(i)) >= min_cut) wsu.u[scratch + at++] = i;
     memoryBarrierBuffer();
     barrier();
 
-    float top_p = state_f(VKM_STATE_TOP_P);
+    float top_p = parameter_f(VKM_SAMPLING_TOP_P);
     uint p_cut = min_cut;
     if (top_p > 0.0 && top_p < 1.0) {                   /* the highest threshold above which there is top_p of the mass */
         uint lo = min_cut, hi = order(highest);
         while (lo < hi) {
             uint middle = lo + (hi - lo + 1) / 2;
             float above = 0.0;
-            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp((l - highest) / state_f(VKM_STATE_LOGIT_SCALE)); }
+            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp((l - highest) / parameter_f(VKM_SAMPLING_LOGIT_SCALE)); }
             if (workgroup_sum(above) >= top_p * mass) lo = middle; else hi = middle - 1;
         }
         p_cut = lo;
@@ -134,7 +136,7 @@ void main() {
     if (lane > 0) return;
     float total = 0.0;
     for (uint l = 0; l < lanes; l++) total += lane_mass[l];
-    float left = uniform01(state(VKM_STATE_SEED), state(VKM_STATE_N_RECENT)) * total;
+    float left = uniform01(parameter(VKM_SAMPLING_SEED), n_tokens) * total;
     uint block = 0;                                     /* the lane whose candidates hold the point, or rounding having lost it, the last that has any */
     for (uint l = 0; l < lanes; l++) {
         if (lane_mass[l] <= 0.0) continue;

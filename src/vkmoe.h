@@ -165,29 +165,36 @@ VKM_API void vkm_detokenizer_reset(vkm_detokenizer *d);
 
 /* ---------------------------------------------------------------- sessions */
 
+/* A session holds sequences of tokens, each with its own KV cache, which are evaluated one by one (prompts) and generated together: one pass over the weights serves all that want
+ * a token. What a sequence gets, logits and sampled tokens, is bit for bit the same alone and among others, and however its tokens are cut into calls. */
 typedef struct vkm_session vkm_session;
 
 typedef enum vkm_kv_type { VKM_KV_DEFAULT = 0 /* f16 */, VKM_KV_F16 = 1, VKM_KV_F32 = 2 } vkm_kv_type;
 
 typedef struct vkm_session_params {
     size_t struct_size;
-    uint32_t n_ctx;              /* tokens the KV cache holds; 0: the model's trained context, at most 4096 */
-    uint32_t n_batch;            /* most tokens evaluated in one pass; 0: 512 */
+    uint32_t n_ctx;              /* tokens that a sequence may have; 0: the model's trained context, at most 4096. Rounded up to a multiple of 32 */
+    uint32_t n_batch;            /* most tokens evaluated in one pass; 0: 512. At least n_seq; less where the workspace would not fit one buffer of the device */
     vkm_kv_type kv_type;
     bool audit;                  /* tests: run step by step, poison what a step does not declare as read, check what it did not declare as written */
     bool profile;                /* collect GPU time by step */
+    uint32_t n_seq;              /* sequences, numbered from 0; 0: 1. Each takes its n_ctx tokens of KV cache and two rows of logits from the start */
 } vkm_session_params;
 
+/* VKM_ERR_DEVICE_MEMORY if it will not fit, VKM_ERR_LIMIT if a buffer or binding of the device is too small for it; both before anything is allocated. */
 VKM_API vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params, vkm_session **session, vkm_error *err);
 VKM_API void vkm_session_destroy(vkm_session *session);
 VKM_API uint32_t vkm_session_n_ctx(const vkm_session *session);
-VKM_API uint32_t vkm_session_n_past(const vkm_session *session);   /* tokens in the KV cache */
-/* Forgets all tokens from position n on (0: everything). */
-VKM_API vkm_result vkm_session_rewind(vkm_session *session, uint32_t n, vkm_error *err);
+VKM_API uint32_t vkm_session_n_seq(const vkm_session *session);
+VKM_API uint32_t vkm_session_n_past(const vkm_session *session, uint32_t seq);   /* tokens of the sequence, given and generated; 0 if there is no such sequence */
+/* Forgets all tokens of a sequence from position n on (0: everything). */
+VKM_API vkm_result vkm_session_rewind(vkm_session *session, uint32_t seq, uint32_t n, vkm_error *err);
+/* Makes sequence `to` the first n tokens of sequence `from`, without evaluating them: a shared beginning of prompts is computed once. What `to` had is forgotten. Queued, not waited for. */
+VKM_API vkm_result vkm_session_copy(vkm_session *session, uint32_t from, uint32_t to, uint32_t n, vkm_error *err);
 
-/* Appends tokens [n_tokens] to the sequence. logits, if not NULL: [n_tokens][n_vocab] f32, every position, written by the call.
- * Blocks until done. Longer inputs than n_batch are cut into passes. */
-VKM_API vkm_result vkm_session_eval(vkm_session *session, const int32_t *tokens, size_t n_tokens, float *logits, vkm_error *err);
+/* Appends tokens [n_tokens] to a sequence. logits, if not NULL: [n_tokens][n_vocab] f32, every position, written by the call.
+ * Blocks until done. Longer inputs than n_batch are cut into passes. VKM_ERR_CONTEXT_FULL, before anything is evaluated, if they do not fit. */
+VKM_API vkm_result vkm_session_eval(vkm_session *session, uint32_t seq, const int32_t *tokens, size_t n_tokens, float *logits, vkm_error *err);
 
 /* Sampling, all on the device, in this order: repetition penalty -> top-k -> top-p -> min-p -> temperature -> draw
  * (the order of llama.cpp). The draw is an inverse CDF over token ids in ascending order of the survivors, u from Philox-2x32-10 keyed by
@@ -203,17 +210,30 @@ typedef struct vkm_sampling_params {
     uint32_t seed;
 } vkm_sampling_params;
 
-/* Called for every generated token, in order. Return false to stop after this token. */
-typedef bool (*vkm_token_fn)(void *user, int32_t token);
+/* Called for every generated token: in the order of its sequence, and the n-th tokens of all sequences before the n+1-th of any. Return false to end this sequence after this token;
+ * others go on. Must not call back into the session. */
+typedef bool (*vkm_token_fn)(void *user, uint32_t seq, int32_t token);
 
-/* Generates up to n_tokens after an eval: samples from the last logits, appends, evaluates, and so on on the device.
- * Stops at an end-of-generation token (which is reported to on_token) unless ignore_end, at a full context, or when told. *n_generated may be NULL. */
-VKM_API vkm_result vkm_session_generate(vkm_session *session, const vkm_sampling_params *sampling, size_t n_tokens, bool ignore_end,
-                                        vkm_token_fn on_token, void *user, size_t *n_generated, vkm_error *err);
+/* What one sequence is to get. In an array the struct_size of the first element holds for all. */
+typedef struct vkm_generation {
+    size_t struct_size;
+    uint32_t seq;                /* not empty; a sequence may be there once */
+    bool ignore_end;             /* go on after an end-of-generation token */
+    const vkm_sampling_params *sampling;   /* borrowed during the call; NULL: greedy */
+    size_t n_tokens;             /* most tokens to generate; 0: until something else ends it */
+    size_t n_generated;          /* out */
+} vkm_generation;
 
-/* Writes the session's current decode (n_tokens 1) or prefill program as text, a line a step: name, variant, workgroups, reads, writes, barriers.
+/* Generates tokens for `n` sequences [n] in lock-step, on the device: samples from each one's last logits, evaluates what was sampled in one pass, samples again, and so on. A sequence ends
+ * after n_tokens, at an end-of-generation token (which is reported) unless ignore_end, when its context is full, or when on_token (may be NULL) says so; the call returns when all have ended.
+ * They may be of any lengths; a pass serves those that are left. May be called again to go on, and any sequence may be evaluated, rewound or copied in between.
+ * If it fails (device lost) the sequences hold the tokens that were reported. */
+VKM_API vkm_result vkm_session_generate(vkm_session *session, vkm_generation *sequences, size_t n, vkm_token_fn on_token, void *user, vkm_error *err);
+
+/* Writes a program of the session as text, a line a step: name, variant, workgroups, reads, writes, barriers. decode false: the one that evaluates n tokens of a sequence;
+ * true: the one that makes a token of each of n sequences. n is clamped to what the session can do.
  * With params.profile also the GPU time of its last run. Returns the length needed, like snprintf. */
-VKM_API size_t vkm_session_print(vkm_session *session, uint32_t n_tokens, char *text, size_t size);
+VKM_API size_t vkm_session_print(vkm_session *session, uint32_t n, bool decode, char *text, size_t size);
 
 /* The table of kernel variants of the library: a line each "name variant tier requires unavailable-why". Like snprintf. device may be NULL. */
 VKM_API size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size);

@@ -134,13 +134,13 @@ static inline float *eval_steps(struct rig *r, const int32_t *tokens, uint32_t n
     uint32_t n_vocab = r->model->h.n_vocab;
     float *logits = malloc((size_t)n * n_vocab * sizeof *logits);
     cr_assert(logits);
-    OK(vkm_session_rewind(r->session, 0, &err));
+    OK(vkm_session_rewind(r->session, 0, 0, &err));
     for (uint32_t at = 0; at < n;) {
         uint32_t part = step && step < n - at ? step : n - at;
-        OK(vkm_session_eval(r->session, tokens + at, part, logits + (size_t)at * n_vocab, &err));
+        OK(vkm_session_eval(r->session, 0, tokens + at, part, logits + (size_t)at * n_vocab, &err));
         at += part;
     }
-    cr_assert_eq(vkm_session_n_past(r->session), n);
+    cr_assert_eq(vkm_session_n_past(r->session, 0), n);
     return logits;
 }
 

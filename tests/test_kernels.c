@@ -422,19 +422,22 @@ enum { V_LOGITS = 0, V_SCRATCH = 300000, V_STATE = 600000 };
 static uint32_t draw(struct bench *t, const float *z, uint32_t n, float temperature, uint32_t top_k, float top_p, float min_p, uint32_t seed)
 {
     vkm_error err = {0};
+    enum { RECENT = VKM_SAMPLING_WORDS, TOKEN = RECENT + VKM_RECENT, POS, SEQ };
     uint32_t *s = t->words + V_STATE;
     memcpy(t->words + V_LOGITS, z, n * sizeof *z);
-    memset(s, 0, (VKM_STATE_TOKENS + 2) * 4);
-    s[VKM_STATE_SEED] = seed; s[VKM_STATE_TEMPERATURE] = as_bits(temperature); s[VKM_STATE_TOP_K] = top_k; s[VKM_STATE_TOP_P] = as_bits(top_p); s[VKM_STATE_MIN_P] = as_bits(min_p);
-    s[VKM_STATE_LOGIT_SCALE] = as_bits(1);
-    s[VKM_STATE_TOKENS + 1] = 41;
+    memset(s, 0, (SEQ + 1) * 4);
+    s[VKM_SAMPLING_SEED] = seed; s[VKM_SAMPLING_TEMPERATURE] = as_bits(temperature); s[VKM_SAMPLING_TOP_K] = top_k; s[VKM_SAMPLING_TOP_P] = as_bits(top_p); s[VKM_SAMPLING_MIN_P] = as_bits(min_p);
+    s[VKM_SAMPLING_LOGIT_SCALE] = as_bits(1);
+    s[POS] = 41;
     t->build.err = &err;
     begin(t);
-    OK(vkm_sample(&t->build, (struct vkm_region){V_LOGITS, n, 1}, n, (struct vkm_region){V_SCRATCH, n, 1}, V_STATE, VKM_STATE_TOKENS + 2, 1));
+    const struct vkm_sample m = {.logits = {V_LOGITS, n, 1}, .scratch = {V_SCRATCH, n, 1}, .n_vocab = n, .n_seq = 1, .ws_sampling = V_STATE, .ws_recent = V_STATE + RECENT,
+                                 .ws_tokens = V_STATE + TOKEN, .ws_pos = V_STATE + POS, .ws_seq = V_STATE + SEQ};
+    OK(vkm_sample_step(&t->build, &m, 1));
     run(t, 1);
-    cr_assert(s[VKM_STATE_N_OUT] == 1 && s[VKM_STATE_N_RECENT] == 1 && s[VKM_STATE_TOKENS + 1] == 42 && s[VKM_STATE_OUT] == s[VKM_STATE_TOKENS] && s[VKM_STATE_RECENT] == s[VKM_STATE_OUT]);
-    cr_assert_lt(s[VKM_STATE_OUT], n);
-    return s[VKM_STATE_OUT];
+    cr_assert(s[POS] == 42 && s[TOKEN] == s[RECENT + 42] && s[SEQ] == 0);
+    cr_assert_lt(s[TOKEN], n);
+    return s[TOKEN];
 }
 
 Test(sample, greedy_ties_and_nan)
@@ -513,7 +516,7 @@ Test(sample, large_vocabulary)
 /* One query, all keys alike, so that the answer is the mean of the values: every key counts, however many there are. */
 static void check_many_keys(bool kv16, uint32_t n_keys)
 {
-    enum { HEAD = 128, Q = 0, OUT = 1024, POS = 2048 };
+    enum { HEAD = 128, Q = 0, OUT = 1024, POS = 2048, SEQ };
     struct bench t;
     vkm_error err = {0};
     vkm_buffer *kv[2];
@@ -534,8 +537,9 @@ static void check_many_keys(bool kv16, uint32_t n_keys)
     OK(vkm_bindings_create(t.device, t.ws, t.tables, t.slabs, 2, kv, 2, &bindings, &err));
     memset(t.words, 0, HEAD * 4);
     t.words[POS] = n_keys - 1;
-    const struct vkm_attention a = {.n_head = 1, .n_head_kv = 1, .head = HEAD, .kv16 = kv16, .scale = 1, .n_ctx = n_ctx, .q = {Q, HEAD, 1}, .out = {OUT, HEAD, 1}, .ws_pos = POS};
-    const struct vkm_kv cache = {.k = kv[0], .v = kv[1], .k_slab = 0, .v_slab = 1, .bytes = bytes};
+    t.words[SEQ] = 0;
+    const struct vkm_attention a = {.n_head = 1, .n_head_kv = 1, .head = HEAD, .kv16 = kv16, .scale = 1, .n_ctx = n_ctx, .q = {Q, HEAD, 1}, .out = {OUT, HEAD, 1}, .ws_pos = POS, .ws_seq = SEQ};
+    const struct vkm_kv cache = {.k_unit = 0, .v_unit = 1, .units = 1, .bytes = bytes, .n_parts = 2, .parts = {{kv[0], 0, bytes}, {kv[1], 0, bytes}}};
     t.build.err = &err;
     t.build.sets = &bindings;
     begin(&t);

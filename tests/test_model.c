@@ -60,7 +60,7 @@ static void check_model(struct rig *r, const struct ref_testmodel *o, uint32_t p
     rig_session(r, (vkm_session_params){.n_ctx = prompt + 3, .kv_type = VKM_KV_F32});
     float *logits = check_answers(r, &a, prompt, 0, NMSE_F32, what), *next = malloc(a.n_vocab * sizeof *next);
     for (uint32_t i = prompt; i < prompt + 3; i++) {
-        OK(vkm_session_eval(r->session, a.tokens + i, 1, next, &err));
+        OK(vkm_session_eval(r->session, 0, a.tokens + i, 1, next, &err));
         snprintf(text, sizeof text, "%s, token %u", what, i);
         check_nmse(a.logits + (size_t)i * a.n_vocab, next, a.n_vocab, NMSE_F32, text);
     }

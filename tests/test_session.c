@@ -33,8 +33,9 @@ static int32_t argmax(const float *z, uint32_t n)
 }
 
 struct collected { int32_t ids[1024]; size_t n, stop_after; };
-static bool collect(void *user, int32_t id)
+static bool collect(void *user, uint32_t seq, int32_t id)
 {
+    cr_assert_eq(seq, 0);
     struct collected *c = user;
     cr_assert_lt(c->n, VKM_COUNT(c->ids));
     c->ids[c->n++] = id;
@@ -44,13 +45,13 @@ static bool collect(void *user, int32_t id)
 static size_t generate(struct rig *r, vkm_sampling_params p, size_t n, bool ignore_end, struct collected *c)
 {
     vkm_error err = {0};
-    size_t made = 12345;
     size_t stop = c->stop_after;
     *c = (struct collected){.stop_after = stop};
     p.struct_size = sizeof p;
-    OK(vkm_session_generate(r->session, &p, n, ignore_end, collect, c, &made, &err));
-    cr_assert_eq(made, c->n);
-    return made;
+    vkm_generation g = {.struct_size = sizeof g, .ignore_end = ignore_end, .sampling = &p, .n_tokens = n, .n_generated = 12345};
+    OK(vkm_session_generate(r->session, &g, 1, collect, c, &err));
+    cr_assert_eq(g.n_generated, c->n);
+    return g.n_generated;
 }
 
 static void prompt_of(struct rig *r, int32_t *tokens, uint32_t n) { some_tokens(tokens, n, r->model->h.n_vocab); }
@@ -66,9 +67,9 @@ Test(generate, greedy_is_argmax)
         vkm_error err = {0};
         open_small(&r, architectures[a], f32);
         prompt_of(&r, tokens, PROMPT);
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         cr_assert_eq(generate(&r, (vkm_sampling_params){0}, 30, true, &c), 30);
-        cr_assert_eq(vkm_session_n_past(r.session), PROMPT + 30);
+        cr_assert_eq(vkm_session_n_past(r.session, 0), PROMPT + 30);
         memcpy(tokens + PROMPT, c.ids, sizeof(int32_t) * 30);
         float *logits = eval_steps(&r, tokens, PROMPT + 30, 1);
         for (uint32_t i = 0; i < 30; i++) {
@@ -91,8 +92,8 @@ Test(generate, seeds_and_top_k_1)
     open_small(&r, "olmoe", f32);
     prompt_of(&r, tokens, PROMPT);
     for (size_t i = 0; i < VKM_COUNT(runs); i++) {
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         generate(&r, runs[i].p, 40, true, runs[i].to);
     }
     cr_assert_eq(memcmp(greedy.ids, one.ids, 40 * 4), 0);
@@ -101,8 +102,8 @@ Test(generate, seeds_and_top_k_1)
     cr_assert_neq(memcmp(a.ids, greedy.ids, 40 * 4), 0);
 
     /* one call or several: the same tokens, for the draw depends on the position */
-    OK(vkm_session_rewind(r.session, 0, &err));
-    OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+    OK(vkm_session_rewind(r.session, 0, 0, &err));
+    OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
     for (size_t at = 0; at < 40; at += 8) {
         generate(&r, warm, 8, true, &b);
         cr_assert_eq(memcmp(a.ids + at, b.ids, 8 * 4), 0, "tokens from %zu on", at);
@@ -123,8 +124,8 @@ Test(generate, penalty)
     for (size_t w = 0; w < VKM_COUNT(windows); w++) {
         const float penalty = 1.7f;
         uint32_t n_vocab = r.model->h.n_vocab, window = windows[w] ? windows[w] : 64;
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         generate(&r, (vkm_sampling_params){.repeat_penalty = penalty, .repeat_last_n = windows[w]}, 30, true, &c);
         memcpy(tokens + PROMPT, c.ids, sizeof(int32_t) * 30);
         float *logits = eval_steps(&r, tokens, PROMPT + 30, 0);
@@ -139,8 +140,8 @@ Test(generate, penalty)
         }
         free(logits);
     }
-    OK(vkm_session_rewind(r.session, 0, &err));
-    OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+    OK(vkm_session_rewind(r.session, 0, 0, &err));
+    OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
     generate(&r, (vkm_sampling_params){0}, 30, true, &plain);
     cr_assert_neq(memcmp(plain.ids, c.ids, 30 * 4), 0);
     rig_close(&r);
@@ -197,7 +198,7 @@ static void check_distribution(struct rig *r, vkm_sampling_params s, uint32_t dr
     memset(count, 0, sizeof count);
     for (uint32_t i = 0; i < draws; i++) {
         s.seed = i * 2654435761u + 17;
-        if (i) { OK(vkm_session_rewind(r->session, PROMPT - 1, &err)); OK(vkm_session_eval(r->session, tokens + PROMPT - 1, 1, NULL, &err)); }
+        if (i) { OK(vkm_session_rewind(r->session, 0, PROMPT - 1, &err)); OK(vkm_session_eval(r->session, 0, tokens + PROMPT - 1, 1, NULL, &err)); }
         generate(r, s, 1, true, &c);
         cr_assert(p[c.ids[0]] > 0, "%s: token %d is not allowed", what, c.ids[0]);
         count[c.ids[0]]++;
@@ -248,19 +249,20 @@ Test(sampling, bad_parameters)
     struct rig r;
     int32_t tokens[PROMPT];
     vkm_error err = {0};
-    size_t made = 77;
     open_small(&r, "llama", f32);
     prompt_of(&r, tokens, PROMPT);
-    OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+    OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
     const vkm_sampling_params bad[] = {{.repeat_last_n = 257}, {.temperature = NAN}, {.top_p = INFINITY, .temperature = 1}, {.min_p = -1}, {.min_p = 1.5f}, {.repeat_penalty = -1}, {.repeat_penalty = NAN}};
     for (size_t i = 0; i < VKM_COUNT(bad); i++) {
         vkm_sampling_params p = bad[i];
         p.struct_size = sizeof p;
-        FAILS(vkm_session_generate(r.session, &p, 3, true, NULL, NULL, &made, &err), VKM_ERR_ARGUMENT);
-        cr_assert(made == 77 && vkm_session_n_past(r.session) == PROMPT);
+        vkm_generation g = {.struct_size = sizeof g, .sampling = &p, .n_tokens = 3, .n_generated = 77};
+        FAILS(vkm_session_generate(r.session, &g, 1, NULL, NULL, &err), VKM_ERR_ARGUMENT);
+        cr_assert(g.n_generated == 77 && vkm_session_n_past(r.session, 0) == PROMPT);
     }
-    OK(vkm_session_generate(r.session, NULL, 3, true, NULL, NULL, &made, &err));           /* and it still works; NULL is greedy */
-    cr_assert_eq(made, 3);
+    vkm_generation greedy = {.struct_size = sizeof greedy, .ignore_end = true, .n_tokens = 3};
+    OK(vkm_session_generate(r.session, &greedy, 1, NULL, NULL, &err));                     /* and it still works; no parameters are greedy */
+    cr_assert_eq(greedy.n_generated, 3);
     rig_close(&r);
 }
 
@@ -275,27 +277,27 @@ Test(stop, callback)
     prompt_of(&r, tokens, PROMPT);
     uint32_t n_vocab = r.model->h.n_vocab;
     struct collected whole = {0};
-    OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+    OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
     generate(&r, (vkm_sampling_params){0}, 50, true, &whole);
     static const size_t stops[] = {1, 2, 5, 9, 17, 33};
     for (size_t i = 0; i < VKM_COUNT(stops); i++) {
         struct collected c = {.stop_after = stops[i]};
         uint32_t n = PROMPT + (uint32_t)stops[i];
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         cr_assert_eq(generate(&r, (vkm_sampling_params){0}, 50, true, &c), stops[i]);
         cr_assert_eq(memcmp(c.ids, whole.ids, stops[i] * 4), 0);
-        cr_assert_eq(vkm_session_n_past(r.session), n);
+        cr_assert_eq(vkm_session_n_past(r.session, 0), n);
         /* the state is that of a session that only ever saw these tokens: the next logits and the next tokens */
         memcpy(tokens + PROMPT, c.ids, stops[i] * 4);
         tokens[n] = 77;
         float *next = malloc(n_vocab * sizeof *next);
         cr_assert(next);
-        OK(vkm_session_eval(r.session, tokens + n, 1, next, &err));
+        OK(vkm_session_eval(r.session, 0, tokens + n, 1, next, &err));
         float *fresh = last_logits(&r, tokens, n + 1);
         check_same(fresh, next, 1, n_vocab, "after a stop");
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         c.stop_after = stops[i];
         generate(&r, (vkm_sampling_params){0}, 50, true, &c);
         c.stop_after = 0;
@@ -318,16 +320,16 @@ Test(stop, end_of_generation)
     for (uint32_t seed = 1; seed < 8; seed++) {
         struct collected c = {0}, all = {0};
         vkm_sampling_params hot = {.temperature = 50, .seed = seed};
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         size_t n = generate(&r, hot, 400, false, &c);
         for (size_t i = 0; i + 1 < n; i++) cr_assert_neq(c.ids[i], 2);
         if (n == 400) continue;
         met = true;
         cr_assert_eq(c.ids[n - 1], 2, "stopped after %zu tokens at token %d", n, c.ids[n - 1]);
-        cr_assert_eq(vkm_session_n_past(r.session), PROMPT + n);
-        OK(vkm_session_rewind(r.session, 0, &err));
-        OK(vkm_session_eval(r.session, tokens, PROMPT, NULL, &err));
+        cr_assert_eq(vkm_session_n_past(r.session, 0), PROMPT + n);
+        OK(vkm_session_rewind(r.session, 0, 0, &err));
+        OK(vkm_session_eval(r.session, 0, tokens, PROMPT, NULL, &err));
         cr_assert_eq(generate(&r, hot, 400, true, &all), 400);
         cr_assert_eq(memcmp(c.ids, all.ids, n * 4), 0);
     }
@@ -344,16 +346,16 @@ Test(stop, full_context)
     open_small(&r, "llama", (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
     prompt_of(&r, tokens, 65);
     cr_assert_eq(vkm_session_n_ctx(r.session), 64);
-    FAILS(vkm_session_eval(r.session, tokens, 65, NULL, &err), VKM_ERR_CONTEXT_FULL);
-    cr_assert_eq(vkm_session_n_past(r.session), 0);
-    OK(vkm_session_eval(r.session, tokens, 60, NULL, &err));
-    FAILS(vkm_session_eval(r.session, tokens, 5, NULL, &err), VKM_ERR_CONTEXT_FULL);
-    cr_assert_eq(vkm_session_n_past(r.session), 60);
+    FAILS(vkm_session_eval(r.session, 0, tokens, 65, NULL, &err), VKM_ERR_CONTEXT_FULL);
+    cr_assert_eq(vkm_session_n_past(r.session, 0), 0);
+    OK(vkm_session_eval(r.session, 0, tokens, 60, NULL, &err));
+    FAILS(vkm_session_eval(r.session, 0, tokens, 5, NULL, &err), VKM_ERR_CONTEXT_FULL);
+    cr_assert_eq(vkm_session_n_past(r.session, 0), 60);
     cr_assert_eq(generate(&r, (vkm_sampling_params){0}, 50, true, &c), 4);
-    cr_assert_eq(vkm_session_n_past(r.session), 64);
+    cr_assert_eq(vkm_session_n_past(r.session, 0), 64);
     memcpy(tokens + 60, c.ids, 4 * 4);
     cr_assert_eq(generate(&r, (vkm_sampling_params){0}, 50, true, &c), 0);
-    FAILS(vkm_session_eval(r.session, tokens, 1, NULL, &err), VKM_ERR_CONTEXT_FULL);
+    FAILS(vkm_session_eval(r.session, 0, tokens, 1, NULL, &err), VKM_ERR_CONTEXT_FULL);
     float *logits = eval_steps(&r, tokens, 64, 1);
     for (int i = 60; i < 64; i++) cr_assert_eq(tokens[i], argmax(logits + (i - 1) * 260, 260));
     free(logits);
@@ -375,22 +377,22 @@ Test(state, rewind)
     float *first = eval_steps(&r, tokens, 40, 0), *again = malloc(40 * n_vocab * sizeof *again);
     cr_assert(again);
     for (uint32_t at = 0; at < 40; at += 13) {
-        OK(vkm_session_rewind(r.session, at, &err));
-        OK(vkm_session_eval(r.session, other, 40 - at, NULL, &err));                    /* something else in between */
-        OK(vkm_session_rewind(r.session, at, &err));
-        OK(vkm_session_eval(r.session, tokens + at, 40 - at, again, &err));
+        OK(vkm_session_rewind(r.session, 0, at, &err));
+        OK(vkm_session_eval(r.session, 0, other, 40 - at, NULL, &err));                    /* something else in between */
+        OK(vkm_session_rewind(r.session, 0, at, &err));
+        OK(vkm_session_eval(r.session, 0, tokens + at, 40 - at, again, &err));
         check_same(first + at * n_vocab, again, 40 - at, n_vocab, "after a rewind");
     }
-    FAILS(vkm_session_rewind(r.session, 41, &err), VKM_ERR_ARGUMENT);
-    cr_assert_eq(vkm_session_n_past(r.session), 40);
-    OK(vkm_session_rewind(r.session, 40, &err));                                        /* nothing is forgotten: still able to generate */
+    FAILS(vkm_session_rewind(r.session, 0, 41, &err), VKM_ERR_ARGUMENT);
+    cr_assert_eq(vkm_session_n_past(r.session, 0), 40);
+    OK(vkm_session_rewind(r.session, 0, 40, &err));                                        /* nothing is forgotten: still able to generate */
     generate(&r, (vkm_sampling_params){0}, 5, true, &a);
-    OK(vkm_session_rewind(r.session, 40, &err));
-    FAILS(vkm_session_generate(r.session, NULL, 5, true, NULL, NULL, NULL, &err), VKM_ERR_ARGUMENT);
-    OK(vkm_session_rewind(r.session, 39, &err));
-    OK(vkm_session_eval(r.session, tokens + 39, 1, NULL, &err));
-    generate(&r, (vkm_sampling_params){0}, 5, true, &b);
-    cr_assert_eq(memcmp(a.ids, b.ids, 5 * 4), 0);
+    for (int i = 0; i < 3; i++) {                        /* to where the generation began, and on at once; or with the last token again */
+        OK(vkm_session_rewind(r.session, 0, i == 1 ? 39 : 40, &err));
+        if (i == 1) OK(vkm_session_eval(r.session, 0, tokens + 39, 1, NULL, &err));
+        generate(&r, (vkm_sampling_params){0}, 5, true, &b);
+        cr_assert_eq(memcmp(a.ids, b.ids, 5 * 4), 0);
+    }
     free(first);
     free(again);
     rig_close(&r);
@@ -404,13 +406,13 @@ Test(state, passes)
     vkm_error err = {0};
     open_small(&r, "granitemoe", f32);
     prompt_of(&r, tokens, 50);
-    OK(vkm_session_eval(r.session, tokens, 50, NULL, &err));
+    OK(vkm_session_eval(r.session, 0, tokens, 50, NULL, &err));
     generate(&r, (vkm_sampling_params){0}, 20, true, &a);
     static const uint32_t batches[] = {1, 5, 16, 49};
     for (size_t i = 0; i < VKM_COUNT(batches); i++) {
         rig_session(&r, (vkm_session_params){.n_ctx = 128, .n_batch = batches[i], .kv_type = VKM_KV_F32});
-        OK(vkm_session_eval(r.session, tokens, 50, NULL, &err));
-        cr_assert_eq(vkm_session_n_past(r.session), 50);
+        OK(vkm_session_eval(r.session, 0, tokens, 50, NULL, &err));
+        cr_assert_eq(vkm_session_n_past(r.session, 0), 50);
         generate(&r, (vkm_sampling_params){0}, 20, true, &b);
         cr_assert_eq(memcmp(a.ids, b.ids, 20 * 4), 0, "passes of %u", batches[i]);
     }
@@ -431,12 +433,12 @@ Test(state, two_sessions)
     float *alone = eval_steps(&r, tokens, 30, 1), *one = malloc(n_vocab * sizeof *one), *two = malloc(n_vocab * sizeof *two);
     cr_assert(one && two);
     OK(vkm_session_create(r.model, &p, &other, &err));
-    OK(vkm_session_rewind(r.session, 0, &err));
+    OK(vkm_session_rewind(r.session, 0, 0, &err));
     for (int i = 0; i < 30; i++) {                       /* the same tokens, one session a few behind */
-        OK(vkm_session_eval(r.session, tokens + i, 1, one, &err));
+        OK(vkm_session_eval(r.session, 0, tokens + i, 1, one, &err));
         check_same(alone + i * n_vocab, one, 1, n_vocab, "first of two");
         if (i < 4) continue;
-        OK(vkm_session_eval(other, tokens + i - 4, 1, two, &err));
+        OK(vkm_session_eval(other, 0, tokens + i - 4, 1, two, &err));
         check_same(alone + (i - 4) * n_vocab, two, 1, n_vocab, "second of two");
     }
     vkm_session_destroy(other);
@@ -453,14 +455,21 @@ Test(state, bad_arguments)
     struct collected c = {0};
     open_small(&r, "llama", f32);
     int32_t tokens[4] = {5, 6, 7, 8}, low[2] = {5, -1}, high[2] = {5, 260};
-    FAILS(vkm_session_generate(r.session, NULL, 5, true, NULL, NULL, NULL, &err), VKM_ERR_ARGUMENT);
-    OK(vkm_session_eval(r.session, tokens, 4, NULL, &err));
-    FAILS(vkm_session_eval(r.session, low, 2, NULL, &err), VKM_ERR_ARGUMENT);
-    FAILS(vkm_session_eval(r.session, high, 2, NULL, &err), VKM_ERR_ARGUMENT);
+    vkm_generation g[2] = {{.struct_size = sizeof *g, .n_tokens = 5}};
+    FAILS(vkm_session_generate(r.session, g, 1, NULL, NULL, &err), VKM_ERR_ARGUMENT);
+    OK(vkm_session_eval(r.session, 0, tokens, 4, NULL, &err));
+    FAILS(vkm_session_eval(r.session, 0, low, 2, NULL, &err), VKM_ERR_ARGUMENT);
+    FAILS(vkm_session_eval(r.session, 0, high, 2, NULL, &err), VKM_ERR_ARGUMENT);
     cr_assert(strstr(err.message, "260"), "%s", err.message);
-    FAILS(vkm_session_eval(r.session, NULL, 2, NULL, &err), VKM_ERR_ARGUMENT);
-    OK(vkm_session_eval(r.session, NULL, 0, NULL, &err));
-    cr_assert_eq(vkm_session_n_past(r.session), 4);
+    FAILS(vkm_session_eval(r.session, 0, NULL, 2, NULL, &err), VKM_ERR_ARGUMENT);
+    OK(vkm_session_eval(r.session, 0, NULL, 0, NULL, &err));
+    FAILS(vkm_session_eval(r.session, 1, tokens, 2, NULL, &err), VKM_ERR_ARGUMENT);
+    FAILS(vkm_session_rewind(r.session, 1, 0, &err), VKM_ERR_ARGUMENT);
+    FAILS(vkm_session_generate(r.session, NULL, 1, NULL, NULL, &err), VKM_ERR_ARGUMENT);
+    FAILS(vkm_session_generate(r.session, g, 2, NULL, NULL, &err), VKM_ERR_ARGUMENT);
+    g[0].seq = 1;
+    FAILS(vkm_session_generate(r.session, g, 1, NULL, NULL, &err), VKM_ERR_ARGUMENT);
+    cr_assert_eq(vkm_session_n_past(r.session, 0), 4);
     generate(&r, (vkm_sampling_params){0}, 3, true, &c);                                /* refusals left the logits where they were */
     cr_assert_eq(vkm_session_create(NULL, NULL, NULL, &err), VKM_ERR_ARGUMENT);
     vkm_session_destroy(NULL);
@@ -491,14 +500,14 @@ static void check_audit(const char *arch, bool gpu_shape, const char *caps)
     size_t n_vocab = r.model->h.n_vocab;
     float *normal = eval_steps(&r, tokens, N, 0), *next = malloc(2 * MORE * n_vocab * sizeof *next);
     cr_assert(next);
-    for (int i = 0; i < MORE; i++) OK(vkm_session_eval(r.session, tokens + N + i, 1, next + i * n_vocab, &err));
+    for (int i = 0; i < MORE; i++) OK(vkm_session_eval(r.session, 0, tokens + N + i, 1, next + i * n_vocab, &err));
     generate(&r, (vkm_sampling_params){.temperature = 1, .top_k = 30, .top_p = 0.9f, .repeat_penalty = 1.2f, .seed = 3}, 3, true, &a);
     p.audit = true;
     rig_session(&r, p);
     if (gpu_shape) use_gpu_shape(&r, 32);
     float *audited = eval_steps(&r, tokens, N, 0);
     check_same(normal, audited, N, r.model->h.n_vocab, arch);
-    for (int i = 0; i < MORE; i++) OK(vkm_session_eval(r.session, tokens + N + i, 1, next + (MORE + i) * n_vocab, &err));
+    for (int i = 0; i < MORE; i++) OK(vkm_session_eval(r.session, 0, tokens + N + i, 1, next + (MORE + i) * n_vocab, &err));
     check_same(next, next + MORE * n_vocab, MORE, r.model->h.n_vocab, arch);
     generate(&r, (vkm_sampling_params){.temperature = 1, .top_k = 30, .top_p = 0.9f, .repeat_penalty = 1.2f, .seed = 3}, 3, true, &b);
     cr_assert_eq(memcmp(a.ids, b.ids, 3 * 4), 0);
@@ -531,7 +540,7 @@ Test(profile, same_bits_and_times)
         float *profiled = eval_steps(&r, tokens, 20, 0);
         check_same(normal, profiled, 20, r.model->h.n_vocab, "profile");
         generate(&r, (vkm_sampling_params){0}, 3, true, &c);
-        size_t n = vkm_session_print(r.session, 1, text, sizeof text);
+        size_t n = vkm_session_print(r.session, 1, true, text, sizeof text);
         cr_assert(n > 0 && n < sizeof text && strstr(text, "moe_gate_up"), "%s", text);
         free(profiled);
     }
@@ -546,18 +555,20 @@ Test(print, programs)
     static const char *const kernels[] = {"embed", "linear", "rope_store", "attention", "combine_norm", "moe_topk", "moe_gate_up", "moe_down"};
     open_small(&r, "qwen2moe", f32);
     for (uint32_t n = 1; n <= 33; n += 32) {
-        size_t length = vkm_session_print(r.session, n, text, sizeof text);
+        bool decode = n == 1;
+        size_t length = vkm_session_print(r.session, n, decode, text, sizeof text);
         cr_assert(length > 0 && length < sizeof text && strlen(text) == length);
         for (size_t i = 0; i < VKM_COUNT(kernels); i++) cr_assert(strstr(text, kernels[i]), "%u tokens: no %s in\n%s", n, kernels[i], text);
         cr_assert_eq(strstr(text, "moe_permute") != NULL, n > 1);
+        cr_assert_eq(strstr(text, "sample") != NULL, decode);
         cr_assert(strstr(text, "blk.0."));
-        cr_assert_eq(vkm_session_print(r.session, n, NULL, 0), length);
+        cr_assert_eq(vkm_session_print(r.session, n, decode, NULL, 0), length);
         memset(small, 'x', sizeof small);
-        cr_assert_eq(vkm_session_print(r.session, n, small, 50), length);
+        cr_assert_eq(vkm_session_print(r.session, n, decode, small, 50), length);
         cr_assert(strlen(small) == 49 && small[50] == 'x' && !memcmp(small, text, 49));
     }
-    vkm_session_print(r.session, 0, text, sizeof text);                                 /* there is no such program: it says so, or nothing */
-    vkm_session_print(r.session, 100000, text, sizeof text);
+    vkm_session_print(r.session, 0, false, text, sizeof text);                                 /* there is no such program: it says so, or nothing */
+    vkm_session_print(r.session, 100000, true, text, sizeof text);
     free(eval_steps(&r, (int32_t[]){1, 2, 3}, 3, 0));                                     /* and all still works */
     rig_close(&r);
 }
@@ -801,7 +812,7 @@ Test(bundled, writes_text)
     cr_assert(t && vkm_tokenizer_n_vocab(t) <= r.model->h.n_vocab);
     OK(vkm_tokenize(t, prompt, strlen(prompt), VKM_TOKENIZE_SPECIAL | VKM_TOKENIZE_PARSE, ids, &n, &err));
     cr_assert(n > 0 && n <= VKM_COUNT(ids));
-    OK(vkm_session_eval(r.session, ids, n, NULL, &err));
+    OK(vkm_session_eval(r.session, 0, ids, n, NULL, &err));
     cr_assert_gt(generate(&r, (vkm_sampling_params){0}, 60, false, &c), 3);
     vkm_detokenizer *d = NULL;
     OK(vkm_detokenizer_create(t, false, &d, &err));

@@ -107,7 +107,7 @@ static int evaluate(const struct args *args, struct engine *e, const int32_t *id
     if (out) write_header(out, n, n_vocab);
     for (size_t at = 0; at < n && status == STATUS_OK; at += part) {
         if (part > n - at) part = n - at;
-        if (vkm_session_eval(e->session, ids + at, part, logits, &err) != VKM_OK) status = fail_error(&err);
+        if (vkm_session_eval(e->session, 0, ids + at, part, logits, &err) != VKM_OK) status = fail_error(&err);
         else if (interrupted()) status = fail("interrupted after %zu of %zu tokens", at + part, n);
         else if (out && fwrite(logits, n_vocab * sizeof *logits, part, out) != part) break;   /* output_close says why */
     }

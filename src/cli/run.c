@@ -35,8 +35,9 @@ static void emit(struct stream *s, const char *text, size_t n)
     s->n_text += n;
 }
 
-static bool on_token(void *user, int32_t id)
+static bool on_token(void *user, uint32_t seq, int32_t id)
 {
+    (void)seq;
     struct stream *s = user;
     const char *text;
     size_t n;
@@ -77,9 +78,9 @@ static int warm_up(struct engine *e, const int32_t *ids, size_t n)
 {
     vkm_error err = {0};
     if (n > 9) n = 9;
-    if (vkm_session_eval(e->session, ids, n, NULL, &err) != VKM_OK) return fail_error(&err);
-    if (!interrupted() && n > 1 && n < vkm_session_n_ctx(e->session) && vkm_session_eval(e->session, ids, 1, NULL, &err) != VKM_OK) return fail_error(&err);
-    if (vkm_session_rewind(e->session, 0, &err) != VKM_OK) return fail_error(&err);
+    if (vkm_session_eval(e->session, 0, ids, n, NULL, &err) != VKM_OK) return fail_error(&err);
+    if (!interrupted() && n > 1 && n < vkm_session_n_ctx(e->session) && vkm_session_eval(e->session, 0, ids, 1, NULL, &err) != VKM_OK) return fail_error(&err);
+    if (vkm_session_rewind(e->session, 0, 0, &err) != VKM_OK) return fail_error(&err);
     return interrupted() ? fail("interrupted") : STATUS_OK;
 }
 
@@ -90,7 +91,7 @@ static int evaluate(const struct args *args, struct engine *e, const int32_t *id
     size_t part = args->batch ? (size_t)args->batch : 512;
     for (size_t at = 0; at < n; at += part) {
         if (part > n - at) part = n - at;
-        if (vkm_session_eval(e->session, ids + at, part, NULL, &err) != VKM_OK) return fail_error(&err);
+        if (vkm_session_eval(e->session, 0, ids + at, part, NULL, &err) != VKM_OK) return fail_error(&err);
         if (interrupted()) return fail("interrupted after %zu of %zu prompt tokens", at + part, n);
     }
     return STATUS_OK;
@@ -145,13 +146,14 @@ static int generate(const struct args *args, struct engine *e, struct stream *s,
 {
     vkm_error err = {0};
     const char *text;
-    size_t n_text, room = vkm_session_n_ctx(e->session) - vkm_session_n_past(e->session);
+    size_t n_text, room = vkm_session_n_ctx(e->session) - vkm_session_n_past(e->session, 0);
     size_t n = args->n < 0 || (size_t)args->n > room ? room : (size_t)args->n;
     vkm_sampling_params sampling = {
         .struct_size = sizeof sampling, .temperature = (float)args->temp, .top_k = (uint32_t)args->top_k, .top_p = (float)args->top_p, .min_p = (float)args->min_p,
         .repeat_penalty = args->repeat_last_n ? (float)args->repeat_penalty : 1, .repeat_last_n = (uint32_t)args->repeat_last_n, .seed = f->seed};
+    vkm_generation generation = {.struct_size = sizeof generation, .ignore_end = args->ignore_end, .sampling = &sampling, .n_tokens = n};
     f->stop = "length";
-    if (n && vkm_session_generate(e->session, &sampling, n, args->ignore_end, on_token, s, NULL, &err) != VKM_OK) return fail_error(&err);
+    if (n && vkm_session_generate(e->session, &generation, 1, on_token, s, &err) != VKM_OK) return fail_error(&err);
     if (s->failed) return s->err.code ? fail_error(&s->err) : fail("out of memory");
     /* n tokens were drawn, and evaluated after the first was drawn. */
     f->generation = s->n ? seconds() - s->first : 0;

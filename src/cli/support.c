@@ -240,12 +240,12 @@ int engine_session(const struct args *args, uint32_t n_ctx, struct engine *e)
     return STATUS_OK;
 }
 
-static void print_program(const struct engine *e, uint32_t n, FILE *out)
+static void print_program(const struct engine *e, uint32_t n, bool decode, FILE *out)
 {
-    size_t size = vkm_session_print(e->session, n, NULL, 0) + 1;
+    size_t size = vkm_session_print(e->session, n, decode, NULL, 0) + 1;
     char *text = malloc(size);
     if (text) {
-        vkm_session_print(e->session, n, text, size);
+        vkm_session_print(e->session, n, decode, text, size);
         fputs(text, out);
     }
     free(text);
@@ -257,11 +257,14 @@ int engine_print(const struct args *args, const struct engine *e, const int32_t 
     size_t batch = args->batch ? (size_t)args->batch : 512;
     if (!args->print && !args->profile) return STATUS_OK;
     if (n > batch) n = batch;
-    if (args->profile)                                     /* times are those of the last run: of the prompt, then of its last token again */
-        if (vkm_session_rewind(e->session, 0, &err) != VKM_OK || vkm_session_eval(e->session, ids, n, NULL, &err) != VKM_OK
-            || vkm_session_rewind(e->session, (uint32_t)n - 1, &err) != VKM_OK || vkm_session_eval(e->session, ids + n - 1, 1, NULL, &err) != VKM_OK) return fail_error(&err);
-    if (n > 1) print_program(e, (uint32_t)n, out);
-    print_program(e, 1, out);
+    if (args->profile) {                                   /* times are those of the last run: of the prompt, then of a token after it */
+        uint32_t keep = n > 1 ? (uint32_t)n - 1 : 1;       /* what is rewound begins with a pass */
+        vkm_generation two = {.struct_size = sizeof two, .ignore_end = true, .n_tokens = 2};
+        if (vkm_session_rewind(e->session, 0, 0, &err) != VKM_OK || vkm_session_eval(e->session, 0, ids, n, NULL, &err) != VKM_OK
+            || vkm_session_rewind(e->session, 0, keep, &err) != VKM_OK || vkm_session_generate(e->session, &two, 1, NULL, NULL, &err) != VKM_OK) return fail_error(&err);
+    }
+    print_program(e, (uint32_t)n, false, out);
+    print_program(e, 1, true, out);
     return STATUS_OK;
 }
 

@@ -4,9 +4,6 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-static struct vkm_region tokens(const struct vkm_space *s) { return (struct vkm_region){s->state + VKM_STATE_TOKENS, 1, s->n_batch}; }
-static uint32_t positions(const struct vkm_space *s) { return s->state + VKM_STATE_TOKENS + s->n_batch; }
-
 /* RMSNorm of n rows of r in place (norms over a whole projection) */
 static vkm_result norm_in_place(struct vkm_build *b, const char *label, struct vkm_region r, uint32_t width, uint32_t tab, float eps, uint32_t n)
 {
@@ -14,7 +11,7 @@ static vkm_result norm_in_place(struct vkm_build *b, const char *label, struct v
     return vkm_combine_norm(b, label, &c, 0, n);
 }
 
-static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t layer, uint32_t n)
+static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t layer, uint32_t n, bool one_sequence)
 {
     const struct vkm_hparams *h = &s->model->h;
     const struct vkm_layer *y = &s->model->layers[layer];
@@ -24,7 +21,7 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
     TRY(vkm_linear(b, "attn_v", &y->v, y->tab_v_bias, w->xn, w->v, n));
     struct vkm_attention a = {.n_head = h->n_head, .n_head_kv = h->n_head_kv, .head = h->head, .n_rot = h->n_rot, .neox = h->arch->neox, .kv16 = s->kv16,
         .tab_q_norm = VKM_NONE, .tab_k_norm = VKM_NONE, .tab_rope = s->tab_rope, .eps = h->eps, .clamp = h->clamp_kqv, .scale = h->attention_scale, .n_ctx = s->n_ctx,
-        .q = w->q, .k = w->k, .v = w->v, .out = w->attention, .ws_pos = positions(w)};
+        .q = w->q, .k = w->k, .v = w->v, .out = w->attention, .ws_pos = w->pos, .ws_seq = w->seq, .one_sequence = one_sequence};
     if (y->tab_q_norm != VKM_NONE && y->qk_norm_full) {
         TRY(norm_in_place(b, "attn_q_norm", w->q, h->n_head * h->head, y->tab_q_norm, h->eps, n));
         TRY(norm_in_place(b, "attn_k_norm", w->k, h->n_head_kv * h->head, y->tab_k_norm, h->eps, n));
@@ -38,19 +35,19 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
 }
 
 /* Everything up to the residual stream after the last layer. A layer's second combine_norm already makes the next layer's normed input. */
-static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n)
+static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, bool one_sequence)
 {
     const struct vkm_model *m = s->model;
     const struct vkm_hparams *h = &m->h;
     const struct vkm_space *w = &s->space;
     b->layer = -1;
-    TRY(vkm_embed(b, &m->embedding, tokens(w).at, w->x, h->n_embd, n, h->embedding_scale));
+    TRY(vkm_embed(b, &m->embedding, w->tokens, w->x, h->n_embd, n, h->embedding_scale));
     struct vkm_combine c = {.x = w->x, .width = h->n_embd, .y = w->moe.y, .tab_norm = m->layers[0].tab_attn_norm, .out = w->xn, .scale = h->residual_scale, .eps = h->eps};
     TRY(vkm_combine_norm(b, "attn_norm", &c, 0, n));
     for (uint32_t i = 0; i < h->n_layer; i++) {
         const struct vkm_layer *y = &m->layers[i];
         b->layer = (int)i;
-        TRY(attention(b, s, i, n));
+        TRY(attention(b, s, i, n, one_sequence));
         c.n_add = 1;
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
@@ -59,35 +56,56 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n)
         c.n_add = h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;
-        c.tab_norm = i + 1 < h->n_layer ? m->layers[i + 1].tab_attn_norm : VKM_NONE;
+        if (i + 1 < h->n_layer) c.tab_norm = m->layers[i + 1].tab_attn_norm;
+        else c.out = (struct vkm_region){0};
         TRY(vkm_combine_norm(b, "moe_combine", &c, 0, n));
     }
     b->layer = -1;
     return VKM_OK;
 }
 
-/* Logits of rows [first, first + count) of the last body. */
-static vkm_result head(struct vkm_build *b, struct vkm_session *s, uint32_t first, uint32_t count)
+/* The residual stream after the last of n tokens of a sequence is kept: a generation begins with its logits. */
+static vkm_result keep_last(struct vkm_build *b, struct vkm_session *s, uint32_t n)
+{
+    const struct vkm_space *w = &s->space;
+    const struct vkm_combine c = {.x = w->x, .width = s->model->h.n_embd, .tab_norm = VKM_NONE, .out = w->last, .out_rows = {w->seq, 1, 1}};
+    return vkm_combine_norm(b, "keep_last", &c, n - 1, 1);
+}
+
+static vkm_result head(struct vkm_build *b, struct vkm_session *s, struct vkm_recipe r)
 {
     const struct vkm_model *m = s->model;
     const struct vkm_space *w = &s->space;
-    const struct vkm_combine c = {.x = w->x, .width = m->h.n_embd, .tab_norm = m->tab_output_norm, .out = w->xn, .eps = m->h.eps};
-    TRY(vkm_combine_norm(b, "output_norm", &c, first, count));
-    return vkm_linear(b, "output", &m->output, VKM_NONE, w->xn, w->logits, count);
+    struct vkm_combine c = {.x = w->x, .width = m->h.n_embd, .tab_norm = m->tab_output_norm, .out = w->xn, .eps = m->h.eps};
+    if (r.of_last) {
+        c.x = w->last;
+        c.x_rows = (struct vkm_region){w->seq, 1, r.count};
+    }
+    TRY(vkm_combine_norm(b, "output_norm", &c, r.first, r.count));
+    return vkm_linear(b, "output", &m->output, VKM_NONE, w->xn, w->logits, r.count);
 }
 
 static vkm_result build(struct vkm_session *s, struct vkm_recipe r, vkm_program *program, vkm_error *err)
 {
     struct vkm_build b = {.device = s->model->device, .shape = s->shape, .program = program, .workspace = s->workspace, .sets = s->sets, .layer = -1, .err = err};
-    if (r.n) TRY(body(&b, s, r.n));
-    if (r.count) TRY(head(&b, s, r.first, r.count));
+    const struct vkm_space *w = &s->space;
+    uint64_t ring = (uint64_t)s->n_seq * VKM_RECENT * 4;
+    if (r.n) TRY(body(&b, s, r.n, !r.each_its_own));
+    if (r.n && !r.each_its_own) TRY(keep_last(&b, s, r.n));
+    if (r.count) TRY(head(&b, s, r));
     if (r.sample) {
-        TRY(vkm_sample(&b, s->space.logits, s->model->h.n_vocab, s->space.scratch, s->space.state, s->space.state_words, s->space.n_batch));
-        TRY(vkm_program_copy(program, s->workspace, (uint64_t)s->space.state * 4, s->readback, 0, VKM_STATE_TOKENS * 4, err));
+        const struct vkm_sample sample = {.logits = w->logits, .scratch = w->scratch, .n_vocab = s->model->h.n_vocab, .n_seq = s->n_seq, .ws_sampling = w->sampling,
+                                          .ws_recent = w->recent, .ws_tokens = w->tokens, .ws_pos = w->pos, .ws_seq = w->seq};
+        TRY(vkm_sample_step(&b, &sample, r.count));
+        TRY(vkm_program_copy(program, s->workspace, (uint64_t)w->recent * 4, s->readback, 0, ring, err));
     }
-    if (r.read_logits)
-        TRY(vkm_program_copy(program, s->workspace, (uint64_t)s->space.logits.at * 4, s->readback, VKM_STATE_TOKENS * 4, (uint64_t)r.count * s->space.logits.ld * 4, err));
+    if (r.read_logits) TRY(vkm_program_copy(program, s->workspace, (uint64_t)w->logits.at * 4, s->readback, ring, (uint64_t)r.count * w->logits.ld * 4, err));
     return vkm_program_finish(program, err);
+}
+
+static bool same(const struct vkm_recipe *a, const struct vkm_recipe *b)
+{
+    return a->n == b->n && a->first == b->first && a->count == b->count && a->each_its_own == b->each_its_own && a->of_last == b->of_last && a->read_logits == b->read_logits && a->sample == b->sample;
 }
 
 vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err)
@@ -96,8 +114,7 @@ vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, 
     s->clock++;
     for (uint32_t i = 0; i < VKM_PROGRAMS; i++) {
         struct vkm_slot *slot = &s->slots[i];
-        const struct vkm_recipe *have = &slot->recipe;
-        if (slot->program && have->n == recipe.n && have->first == recipe.first && have->count == recipe.count && have->read_logits == recipe.read_logits && have->sample == recipe.sample) {
+        if (slot->program && same(&slot->recipe, &recipe)) {
             slot->used = s->clock;
             *program = slot->program;
             return VKM_OK;
@@ -105,7 +122,7 @@ vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, 
         if (slot->used < free_slot->used) free_slot = slot;
     }
     char name[64];
-    snprintf(name, sizeof name, "%u tokens, logits of %u%s", recipe.n, recipe.count, recipe.sample ? ", sample" : "");
+    snprintf(name, sizeof name, "%u %s%s, logits of %u%s", recipe.n, recipe.each_its_own ? "sequence" : "token", recipe.n == 1 ? "" : "s", recipe.count, recipe.sample ? ", sample" : "");
     vkm_program *made;
     TRY(vkm_program_create(s->model->device, name, &made, err));
     vkm_result r = build(s, recipe, made, err);

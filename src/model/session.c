@@ -1,49 +1,61 @@
 #include "session.h"
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-/* Tokens of one submission: as many as take about this long, so that text streams and a stop is soon obeyed, and at most so many. Two submissions are in flight. */
-#define AHEAD_SECONDS 0.05
-#define AHEAD_MOST 16u
-_Static_assert(2 * AHEAD_MOST <= VKM_OUT, "the ring holds what is in flight");
+#define MOST_SEQUENCES 65536u
 
 /* ---------------------------------------------------------------- creation */
 
-/* One K and one V range a layer, in as few buffers as the storage range allows; both of a layer in one descriptor set. */
-static vkm_result create_kv(struct vkm_session *s, vkm_error *err)
+/* Where the keys and values of each layer lie, in as few buffers as the storage range allows. A layer has 2 n_seq units (abi.h): several layers share a slab,
+ * or a layer has whole slabs of its own; all slabs of a layer are in one descriptor set. Nothing is allocated yet. */
+static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err)
 {
     const struct vkm_hparams *h = &s->model->h;
     const struct vkm_caps *caps = vkm_device_caps(s->model->device);
+    uint32_t units = 2 * s->n_seq, most = caps->kv_slabs < VKM_KV_PARTS ? caps->kv_slabs : VKM_KV_PARTS;
     uint64_t bytes = (uint64_t)s->n_ctx * h->n_head_kv * h->head * (s->kv16 ? 2 : 4), fit = caps->storage_range / bytes;
-    uint32_t parts = 2 * h->n_layer, each = fit < 2 ? (uint32_t)fit : fit < parts ? (uint32_t)fit / 2 * 2 : parts;
-    s->kv_in_set = each == 1 ? caps->kv_slabs / 2 * 2 : caps->kv_slabs;
-    if (each == 0 || s->kv_in_set == 0)
-        return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u needs %.1f MiB of keys a layer and as much of values; the device binds %u buffers of %.1f MiB for them", s->n_ctx,
-                        (double)bytes / 0x1p20, caps->kv_slabs, (double)caps->storage_range / 0x1p20);
+    uint64_t parts = fit ? (units + fit - 1) / fit : UINT64_MAX;
+    if (parts > most)
+        return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u for %u sequence%s needs %.1f MiB of keys a layer and as much of values; a sequence's must lie in one buffer, "
+                        "and the device binds %u of %.1f MiB for them", s->n_ctx, s->n_seq, s->n_seq == 1 ? "" : "s", (double)bytes * s->n_seq / 0x1p20, most, (double)caps->storage_range / 0x1p20);
     if (caps->loop_iterations && vkm_attention_iterations(h->head, s->n_ctx) > caps->loop_iterations)
         return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u is too long for this driver, which stops a shader's loops after %u iterations (%s; newer Mesa does not)", s->n_ctx, caps->loop_iterations, caps->driver_info);
-    uint64_t need = bytes * parts, have = vkm_device_budget(s->model->device);
-    if (need > have)
-        return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "a context of %u needs %.2f GiB for the KV cache, the device has %.2f GiB left", s->n_ctx, (double)need / 0x1p30, (double)have / 0x1p30);
+    uint32_t sharing = parts > 1 ? 1 : fit / units < h->n_layer ? (uint32_t)(fit / units) : h->n_layer, in_slab = parts > 1 ? vkm_div_up(units, (uint32_t)parts) : units * sharing;
+    s->n_kv = vkm_div_up(h->n_layer, sharing) * (uint32_t)parts;
+    s->kv_in_set = caps->kv_slabs / (uint32_t)parts * (uint32_t)parts;
     s->layers = calloc(h->n_layer, sizeof *s->layers);
-    s->kv = calloc(vkm_div_up(parts, each), sizeof *s->kv);
+    s->kv = calloc(s->n_kv, sizeof *s->kv);
     if (!s->layers || !s->kv) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    for (uint32_t first = 0; first < parts; first += each) {
-        uint32_t n = parts - first < each ? parts - first : each;
-        char name[32];
-        snprintf(name, sizeof name, "KV cache %u", s->n_kv);
-        TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, bytes * n, name, &s->kv[s->n_kv], err));
-        TRY(vkm_buffer_clear(s->model->device, s->kv[s->n_kv++], err));     /* masked keys are multiplied by zero, so they must be finite */
-    }
     for (uint32_t i = 0; i < h->n_layer; i++) {
-        uint32_t k = 2 * i, v = 2 * i + 1, set = k / each / s->kv_in_set;
-        s->layers[i] = (struct vkm_kv){.k = s->kv[k / each], .v = s->kv[v / each], .k_slab = k / each - set * s->kv_in_set, .v_slab = v / each - set * s->kv_in_set,
-                                       .k_offset = (uint32_t)(k % each * bytes / 4), .v_offset = (uint32_t)(v % each * bytes / 4), .set = set, .bytes = bytes};
+        uint32_t slab = i / sharing * (uint32_t)parts, set = slab / s->kv_in_set, unit = (slab - set * s->kv_in_set) * in_slab + i % sharing * units;
+        struct vkm_kv *l = &s->layers[i];
+        *l = (struct vkm_kv){.k_unit = unit, .v_unit = unit + s->n_seq, .units = in_slab, .bytes = bytes, .set = set, .n_parts = (uint32_t)parts};
+        for (uint32_t k = 0; k < parts; k++) {
+            uint64_t begin = (uint64_t)(i % sharing) * units, n = units - k * in_slab < in_slab ? units - k * in_slab : in_slab;
+            l->parts[k] = (struct vkm_range){.begin = begin * bytes, .end = (begin + n) * bytes};
+        }
+    }
+    *total = bytes * units * h->n_layer;
+    return VKM_OK;
+}
+
+static vkm_result create_kv(struct vkm_session *s, vkm_error *err)
+{
+    uint32_t n_layer = s->model->h.n_layer, made = 0;
+    for (uint32_t i = 0, next; i < n_layer; i = next) {
+        uint32_t n_parts = s->layers[i].n_parts;
+        for (next = i + 1; next < n_layer && s->layers[next].parts[0].begin > 0; next++) {}     /* layers that share a slab */
+        for (uint32_t k = 0; k < n_parts; k++) {
+            char name[32];
+            snprintf(name, sizeof name, "KV cache %u", made);
+            TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, s->layers[next - 1].parts[k].end, name, &s->kv[made], err));
+            TRY(vkm_buffer_clear(s->model->device, s->kv[made], err));          /* masked keys are multiplied by zero, so they must be finite */
+            for (uint32_t l = i; l < next; l++) s->layers[l].parts[k].buffer = s->kv[made];
+            made++;
+        }
     }
     return VKM_OK;
 }
@@ -89,18 +101,56 @@ static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
     return r;
 }
 
-static vkm_result create_workspace(struct vkm_session *s, vkm_error *err)
+static uint64_t readback_bytes(const struct vkm_session *s) { return ((uint64_t)s->n_seq * VKM_RECENT + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4; }
+
+static vkm_result plan_workspace(struct vkm_session *s, vkm_error *err)
 {
-    const struct vkm_caps *caps = vkm_device_caps(s->model->device);
+    uint64_t range = vkm_device_caps(s->model->device)->storage_range;
     uint32_t n_batch = s->params.n_batch ? s->params.n_batch : 512;
     if (n_batch > s->n_ctx) n_batch = s->n_ctx;
-    vkm_space_plan(s->model, n_batch, &s->space);
-    while (s->space.words * 4 > caps->storage_range && n_batch > 1) vkm_space_plan(s->model, n_batch = (n_batch + 1) / 2, &s->space);
-    if (s->space.words * 4 > caps->storage_range)
-        return vkm_fail(err, VKM_ERR_LIMIT, "the workspace for one token needs %llu bytes, the device's storage range is %llu", (unsigned long long)s->space.words * 4, (unsigned long long)caps->storage_range);
+    for (;; n_batch = (n_batch + 1) / 2) {
+        if (n_batch < s->n_seq) n_batch = s->n_seq;        /* a token of each sequence in one pass */
+        vkm_space_plan(s->model, n_batch, s->n_seq, &s->space);
+        if (s->space.words * 4 <= range) return VKM_OK;
+        if (n_batch == s->n_seq)
+            return vkm_fail(err, VKM_ERR_LIMIT, "the workspace for one token of %u sequence%s needs %llu bytes, the device's storage range is %llu", s->n_seq, s->n_seq == 1 ? "" : "s",
+                            (unsigned long long)s->space.words * 4, (unsigned long long)range);
+    }
+}
+
+static vkm_result create_workspace(struct vkm_session *s, vkm_error *err)
+{
     TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, s->space.words * 4, "workspace", &s->workspace, err));
     TRY(vkm_buffer_clear(s->model->device, s->workspace, err));
-    return vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, (VKM_STATE_TOKENS + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4, "readback", &s->readback, err);
+    return vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, readback_bytes(s), "readback", &s->readback, err);
+}
+
+static vkm_result create_sequences(struct vkm_session *s, vkm_error *err)
+{
+    s->sequences = calloc(s->n_seq, sizeof *s->sequences);
+    int32_t *tokens = s->sequences ? calloc((size_t)s->n_seq * s->n_ctx, sizeof *tokens) : NULL;
+    s->words = malloc((size_t)3 * s->space.n_batch * sizeof *s->words);
+    if (s->sequences) s->sequences[0].tokens = tokens;
+    if (!s->sequences || !tokens || !s->words) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory for %u sequences of %u tokens", s->n_seq, s->n_ctx);
+    for (uint32_t i = 1; i < s->n_seq; i++) s->sequences[i].tokens = tokens + (size_t)i * s->n_ctx;
+    return VKM_OK;
+}
+
+/* Everything is planned first, so that what does not fit fails before anything is allocated. */
+static vkm_result create(struct vkm_session *s, vkm_error *err)
+{
+    uint64_t kv = 0;
+    TRY(plan_kv(s, &kv, err));
+    TRY(plan_workspace(s, err));
+    uint64_t work = s->space.words * 4 + readback_bytes(s), have = vkm_device_budget(s->model->device);
+    if (kv > have || work > have - kv)
+        return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "a context of %u for %u sequence%s needs %.2f GiB for the KV cache and %.2f GiB to work in, the device has %.2f GiB left", s->n_ctx, s->n_seq,
+                        s->n_seq == 1 ? "" : "s", (double)kv / 0x1p30, (double)work / 0x1p30, (double)have / 0x1p30);
+    TRY(create_sequences(s, err));
+    TRY(create_kv(s, err));
+    TRY(create_workspace(s, err));
+    TRY(create_tables(s, err));
+    return create_bindings(s, err);
 }
 
 vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params, vkm_session **session, vkm_error *err)
@@ -112,12 +162,11 @@ vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params
     if (params) memcpy(&s->params, params, params->struct_size && params->struct_size < sizeof *params ? params->struct_size : sizeof *params);
     uint64_t n_ctx = s->params.n_ctx ? s->params.n_ctx : model->h.n_ctx_train < 4096 ? model->h.n_ctx_train : 4096;
     s->n_ctx = (uint32_t)vkm_align(n_ctx, 32);
+    s->n_seq = s->params.n_seq ? s->params.n_seq : 1;
     s->kv16 = s->params.kv_type != VKM_KV_F32;
     vkm_shape_choose(vkm_device_caps(model->device), &s->shape);
-    vkm_result r = n_ctx > INT32_MAX ? vkm_fail(err, VKM_ERR_ARGUMENT, "a context of %llu is too large", (unsigned long long)n_ctx) : create_kv(s, err);
-    if (r == VKM_OK) r = create_workspace(s, err);
-    if (r == VKM_OK) r = create_tables(s, err);
-    if (r == VKM_OK) r = create_bindings(s, err);
+    vkm_result r = n_ctx > INT32_MAX ? vkm_fail(err, VKM_ERR_ARGUMENT, "a context of %llu is too large", (unsigned long long)n_ctx) :
+                   s->n_seq > MOST_SEQUENCES ? vkm_fail(err, VKM_ERR_ARGUMENT, "%u sequences are more than %u", s->n_seq, MOST_SEQUENCES) : create(s, err);
     if (r != VKM_OK) { vkm_session_destroy(s); return r; }
     *session = s;
     return VKM_OK;
@@ -128,28 +177,90 @@ void vkm_session_destroy(vkm_session *s)
     if (!s) return;
     for (uint32_t i = 0; i < VKM_PROGRAMS; i++) vkm_program_destroy(s->slots[i].program);
     for (uint32_t i = 0; i < s->n_sets; i++) vkm_bindings_destroy(s->sets[i]);
-    for (uint32_t i = 0; i < s->n_kv; i++) vkm_buffer_destroy(s->kv[i]);
+    for (uint32_t i = 0; s->kv && i < s->n_kv; i++) vkm_buffer_destroy(s->kv[i]);
     vkm_buffer_destroy(s->workspace);
     vkm_buffer_destroy(s->tables);
     vkm_buffer_destroy(s->readback);
-    free(s->kv); free(s->layers); free(s->sets);
+    if (s->sequences) free(s->sequences[0].tokens);
+    free(s->kv); free(s->layers); free(s->sets); free(s->sequences); free(s->words);
     free(s);
 }
 
-uint32_t vkm_session_n_ctx(const vkm_session *s) { return s->n_ctx; }
-uint32_t vkm_session_n_past(const vkm_session *s) { return s->n_past; }
+/* ---------------------------------------------------------------- sequences */
 
-vkm_result vkm_session_rewind(vkm_session *s, uint32_t n, vkm_error *err)
+uint32_t vkm_session_n_ctx(const vkm_session *s) { return s->n_ctx; }
+uint32_t vkm_session_n_seq(const vkm_session *s) { return s->n_seq; }
+uint32_t vkm_session_n_past(const vkm_session *s, uint32_t seq) { return seq < s->n_seq ? s->sequences[seq].n_past : 0; }
+
+static vkm_result check_sequence(const struct vkm_session *s, uint32_t seq, vkm_error *err)
 {
-    if (n > s->n_past) return vkm_fail(err, VKM_ERR_ARGUMENT, "cannot rewind to token %u: the session has %u", n, s->n_past);
-    if (n < s->n_past) s->has_logits = false;
-    s->n_past = n;
+    return seq < s->n_seq ? VKM_OK : vkm_fail(err, VKM_ERR_ARGUMENT, "there is no sequence %u: the session has %u", seq, s->n_seq);
+}
+
+static void cut(struct vkm_sequence *q, uint32_t n)
+{
+    if (n < q->n_past) q->has_last = false;
+    q->n_past = n;
+    if (q->n_kv > n) q->n_kv = n;
+}
+
+vkm_result vkm_session_rewind(vkm_session *s, uint32_t seq, uint32_t n, vkm_error *err)
+{
+    TRY(check_sequence(s, seq, err));
+    struct vkm_sequence *q = &s->sequences[seq];
+    if (n > q->n_past) return vkm_fail(err, VKM_ERR_ARGUMENT, "cannot rewind to token %u: sequence %u has %u", n, seq, q->n_past);
+    cut(q, n);
+    return VKM_OK;
+}
+
+/* Where unit u of the KV cache, counted from the layer's first of its set, lies. */
+static vkm_buffer *unit_buffer(const struct vkm_session *s, const struct vkm_kv *l, uint32_t u, uint64_t *offset)
+{
+    *offset = u % l->units * l->bytes;
+    return s->kv[l->set * s->kv_in_set + u / l->units];
+}
+
+/* The first n tokens of one unit: of each head whole rounds of 32 keys, or n values. */
+static vkm_result copy_unit(struct vkm_session *s, const struct vkm_kv *l, uint32_t unit, uint32_t from, uint32_t to, uint32_t n, struct vkm_part *parts, vkm_error *err)
+{
+    const struct vkm_hparams *h = &s->model->h;
+    uint64_t at_from, at_to, head = l->bytes / h->n_head_kv, token = head / s->n_ctx;
+    vkm_buffer *a = unit_buffer(s, l, unit + from, &at_from), *b = unit_buffer(s, l, unit + to, &at_to);
+    for (uint32_t i = 0; i < h->n_head_kv; i++) parts[i] = (struct vkm_part){at_from + i * head, at_to + i * head, n * token};
+    return vkm_buffer_copy(s->model->device, a, b, parts, h->n_head_kv, err);
+}
+
+vkm_result vkm_session_copy(vkm_session *s, uint32_t from, uint32_t to, uint32_t n, vkm_error *err)
+{
+    TRY(check_sequence(s, from, err));
+    TRY(check_sequence(s, to, err));
+    const struct vkm_sequence *a = &s->sequences[from];
+    struct vkm_sequence *b = &s->sequences[to];
+    if (from == to) return vkm_fail(err, VKM_ERR_ARGUMENT, "sequence %u cannot be copied to itself", from);
+    if (n > a->n_past) return vkm_fail(err, VKM_ERR_ARGUMENT, "cannot copy %u tokens: sequence %u has %u", n, from, a->n_past);
+    uint32_t n_kv = n < a->n_kv ? n : a->n_kv;
+    struct vkm_part *parts = malloc(s->model->h.n_head_kv * sizeof *parts);
+    vkm_result r = parts ? VKM_OK : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    cut(b, 0);                                             /* if it fails there is nothing left of it */
+    for (uint32_t i = 0; !r && n_kv && i < s->model->h.n_layer; i++) {
+        r = copy_unit(s, &s->layers[i], s->layers[i].k_unit, from, to, (uint32_t)vkm_align(n_kv, 32), parts, err);
+        if (!r) r = copy_unit(s, &s->layers[i], s->layers[i].v_unit, from, to, n_kv, parts, err);
+    }
+    bool has_last = a->has_last && n == a->n_past;
+    uint64_t row = (uint64_t)s->space.last.ld * 4, last = (uint64_t)s->space.last.at * 4;
+    if (!r && has_last) r = vkm_buffer_copy(s->model->device, s->workspace, s->workspace, &(struct vkm_part){last + from * row, last + to * row, row}, 1, err);
+    free(parts);
+    if (r) return r;
+    memcpy(b->tokens, a->tokens, n * sizeof *b->tokens);
+    b->n_past = n;
+    b->n_kv = n_kv;
+    b->has_last = has_last;
     return VKM_OK;
 }
 
 /* ---------------------------------------------------------------- running */
 
-static vkm_result run(struct vkm_session *s, struct vkm_recipe recipe, vkm_error *err)
+vkm_result vkm_session_run(struct vkm_session *s, struct vkm_recipe recipe, vkm_error *err)
 {
     vkm_program *p;
     uint64_t ticket;
@@ -160,165 +271,81 @@ static vkm_result run(struct vkm_session *s, struct vkm_recipe recipe, vkm_error
     return vkm_wait(s->model->device, ticket, err);
 }
 
+vkm_result vkm_session_write_rows(struct vkm_session *s, uint32_t n, vkm_error *err)
+{
+    const uint32_t most = 65536 / 4, to[3] = {s->space.tokens, s->space.pos, s->space.seq};   /* what vkm_workspace_write takes */
+    for (uint32_t i = 0; i < 3; i++)
+        for (uint32_t at = 0; at < n; at += most)
+            TRY(vkm_workspace_write(s->model->device, s->workspace, ((uint64_t)to[i] + at) * 4, s->words + (size_t)i * s->space.n_batch + at, (n - at < most ? n - at : most) * 4, err));
+    return VKM_OK;
+}
+
 static vkm_result read_logits(struct vkm_session *s, uint32_t rows, float *to, vkm_error *err)
 {
     const struct vkm_hparams *h = &s->model->h;
-    uint32_t ld = s->space.logits.ld;
-    TRY(vkm_buffer_invalidate(s->readback, VKM_STATE_TOKENS * 4, (uint64_t)rows * ld * 4, err));
-    const float *from = (const float *)vkm_buffer_map(s->readback) + VKM_STATE_TOKENS;
+    uint32_t ld = s->space.logits.ld, at = s->n_seq * VKM_RECENT;
+    TRY(vkm_buffer_invalidate(s->readback, (uint64_t)at * 4, (uint64_t)rows * ld * 4, err));
+    const float *from = (const float *)vkm_buffer_map(s->readback) + at;
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t v = 0; v < h->n_vocab; v++) to[(size_t)i * h->n_vocab + v] = h->logit_scale == 1 ? from[(size_t)i * ld + v] : from[(size_t)i * ld + v] / h->logit_scale;
     return VKM_OK;
 }
 
-/* One pass over at most n_batch tokens. */
-static vkm_result pass(struct vkm_session *s, const int32_t *ids, uint32_t n, float *logits, bool last, vkm_error *err)
+/* One pass over the next n tokens of a sequence, at most n_batch, beginning with the first that is not evaluated. logits: of the rows from `skip` on. */
+static vkm_result pass(struct vkm_session *s, uint32_t seq, uint32_t n, uint32_t skip, float *logits, vkm_error *err)
 {
-    uint32_t words[2 * 512];
-    for (uint32_t at = 0; at < n; at += 512) {
-        uint32_t part = n - at < 512 ? n - at : 512;
-        for (uint32_t i = 0; i < part; i++) { words[i] = (uint32_t)ids[at + i]; words[part + i] = s->n_past + at + i; }
-        uint64_t state = ((uint64_t)s->space.state + VKM_STATE_TOKENS + at) * 4;
-        TRY(vkm_workspace_write(s->model->device, s->workspace, state, words, part * 4, err));
-        TRY(vkm_workspace_write(s->model->device, s->workspace, state + s->space.n_batch * 4, words + part, part * 4, err));
+    struct vkm_sequence *q = &s->sequences[seq];
+    for (uint32_t i = 0; i < n; i++) {
+        s->words[i] = (uint32_t)q->tokens[q->n_kv + i];
+        s->words[s->space.n_batch + i] = q->n_kv + i;
+        s->words[2 * s->space.n_batch + i] = seq;
     }
-    s->has_logits = false;
-    if (!logits) {
-        TRY(run(s, (struct vkm_recipe){.n = n, .first = n - 1, .count = last}, err));
-        s->has_logits = last;
-        return VKM_OK;
-    }
-    for (uint32_t at = 0; at < n; at += s->space.head_rows) {
+    q->has_last = false;
+    TRY(vkm_session_write_rows(s, n, err));
+    bool done = false;
+    for (uint32_t at = skip; logits && at < n; at += s->space.head_rows) {
         uint32_t rows = n - at < s->space.head_rows ? n - at : s->space.head_rows;
-        TRY(run(s, (struct vkm_recipe){.n = at ? 0 : n, .first = at, .count = rows, .read_logits = true}, err));
-        TRY(read_logits(s, rows, logits + (size_t)at * s->model->h.n_vocab, err));
+        TRY(vkm_session_run(s, (struct vkm_recipe){.n = done ? 0 : n, .first = at, .count = rows, .read_logits = true}, err));
+        TRY(read_logits(s, rows, logits + (size_t)(at - skip) * s->model->h.n_vocab, err));
+        done = true;
     }
-    if (last && n > 1) {                                   /* leave the last row's logits where sampling expects them */
-        TRY(run(s, (struct vkm_recipe){.first = n - 1, .count = 1}, err));
-    }
-    s->has_logits = last;
+    if (!done) TRY(vkm_session_run(s, (struct vkm_recipe){.n = n}, err));
+    q->n_kv += n;
+    if (q->n_past < q->n_kv) q->n_past = q->n_kv;
+    q->has_last = q->n_past == q->n_kv;
     return VKM_OK;
 }
 
-vkm_result vkm_session_eval(vkm_session *s, const int32_t *tokens, size_t n, float *logits, vkm_error *err)
+vkm_result vkm_session_eval(vkm_session *s, uint32_t seq, const int32_t *tokens, size_t n, float *logits, vkm_error *err)
 {
+    TRY(check_sequence(s, seq, err));
     if (n == 0) return VKM_OK;
+    struct vkm_sequence *q = &s->sequences[seq];
     if (!tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_eval: tokens is NULL");
-    if (n > s->n_ctx - s->n_past) return vkm_fail(err, VKM_ERR_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u, %u are used", n, s->n_ctx, s->n_past);
+    if (n > s->n_ctx - q->n_past) return vkm_fail(err, VKM_ERR_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u, %u are used", n, s->n_ctx, q->n_past);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->h.n_vocab) return vkm_fail(err, VKM_ERR_ARGUMENT, "token %d at %zu is not in the vocabulary of %u", tokens[i], i, s->model->h.n_vocab);
-    for (size_t at = 0; at < n; ) {
-        uint32_t part = n - at < s->space.n_batch ? (uint32_t)(n - at) : s->space.n_batch;
-        TRY(pass(s, tokens + at, part, logits ? logits + at * s->model->h.n_vocab : NULL, at + part == n, err));
-        for (uint32_t i = 0; i < part; i++) s->recent[(s->n_past + i) % VKM_RECENT] = tokens[at + i];
-        s->n_past += part;
-        at += part;
+    memcpy(q->tokens + q->n_past, tokens, n * sizeof *tokens);
+    uint32_t end = q->n_past + (uint32_t)n, skip = q->n_past - q->n_kv;   /* a token that was generated and not evaluated goes first */
+    while (q->n_kv < end) {
+        uint32_t part = end - q->n_kv < s->space.n_batch ? end - q->n_kv : s->space.n_batch;
+        TRY(pass(s, seq, part, skip, logits, err));
+        if (logits) logits += (size_t)(part - skip) * s->model->h.n_vocab;
+        skip = 0;
     }
     return VKM_OK;
 }
 
-static uint32_t bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
-
-static vkm_result write_sampling(struct vkm_session *s, const vkm_sampling_params *given, vkm_error *err)
-{
-    vkm_sampling_params p = {0};
-    if (given) memcpy(&p, given, given->struct_size && given->struct_size < sizeof p ? given->struct_size : sizeof p);
-    if (p.repeat_last_n == 0) p.repeat_last_n = 64;
-    if (p.repeat_last_n > VKM_RECENT) return vkm_fail(err, VKM_ERR_ARGUMENT, "repeat_last_n %u is more than %u", p.repeat_last_n, VKM_RECENT);
-    if (!isfinite(p.temperature) || !isfinite(p.top_p) || !isfinite(p.min_p) || !isfinite(p.repeat_penalty) || p.repeat_penalty < 0 || p.min_p < 0 || p.min_p > 1)
-        return vkm_fail(err, VKM_ERR_ARGUMENT, "a sampling parameter is not a number or out of range");
-    uint32_t state[VKM_STATE_TOKENS] = {0};
-    state[VKM_STATE_SEED] = p.seed;
-    state[VKM_STATE_TEMPERATURE] = bits(p.temperature * s->model->h.logit_scale);   /* the workspace holds logits before granite's division */
-    state[VKM_STATE_LOGIT_SCALE] = bits(s->model->h.logit_scale);
-    state[VKM_STATE_TOP_K] = p.top_k;
-    state[VKM_STATE_TOP_P] = bits(p.top_p);
-    state[VKM_STATE_MIN_P] = bits(p.min_p);
-    state[VKM_STATE_PENALTY] = bits(p.repeat_penalty);
-    state[VKM_STATE_LAST_N] = p.repeat_last_n;
-    state[VKM_STATE_N_RECENT] = s->n_past;
-    for (uint32_t i = 0; i < VKM_RECENT; i++) state[VKM_STATE_RECENT + i] = (uint32_t)s->recent[i];
-    TRY(vkm_workspace_write(s->model->device, s->workspace, (uint64_t)s->space.state * 4, state, sizeof state, err));
-    uint32_t position = s->n_past - 1;                     /* of the token whose logits are there; sampling advances it */
-    return vkm_workspace_write(s->model->device, s->workspace, ((uint64_t)s->space.state + VKM_STATE_TOKENS + s->space.n_batch) * 4, &position, 4, err);
-}
-
-static double seconds(void) { struct timespec t; timespec_get(&t, TIME_UTC); return (double)t.tv_sec + (double)t.tv_nsec * 1e-9; }
-
-struct generation { vkm_session *s; bool ignore_end; vkm_token_fn on_token; void *user; size_t seen; bool stop; };
-
-/* Reports tokens up to number n (counted from the call's start) out of the ring. */
-static vkm_result report(struct generation *g, size_t n, vkm_error *err)
-{
-    vkm_session *s = g->s;
-    TRY(vkm_buffer_invalidate(s->readback, 0, VKM_STATE_TOKENS * 4, err));
-    const uint32_t *state = vkm_buffer_map(s->readback);
-    for (; g->seen < n && !g->stop; g->seen++) {
-        int32_t id = (int32_t)state[VKM_STATE_OUT + g->seen % VKM_OUT];
-        if (id < 0 || (uint32_t)id >= s->model->h.n_vocab) return vkm_fail(err, VKM_ERR_VULKAN, "the device produced token %d, which is not in the vocabulary", id);
-        s->recent[s->n_past % VKM_RECENT] = id;
-        s->n_past++;                                       /* the device evaluates it in the pass that follows */
-        if (g->on_token && !g->on_token(g->user, id)) g->stop = true;
-        if (!g->ignore_end && s->model->tokenizer && vkm_tokenizer_is_end(s->model->tokenizer, id)) g->stop = true;
-    }
-    return VKM_OK;
-}
-
-vkm_result vkm_session_generate(vkm_session *s, const vkm_sampling_params *sampling, size_t n_tokens, bool ignore_end, vkm_token_fn on_token, void *user, size_t *n_generated, vkm_error *err)
-{
-    if (!s->has_logits) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_generate needs the logits of a token: call vkm_session_eval first");
-    struct generation g = {.s = s, .ignore_end = ignore_end, .on_token = on_token, .user = user};
-    if (n_tokens > s->n_ctx - s->n_past) n_tokens = s->n_ctx - s->n_past;
-    if (n_tokens == 0) { if (n_generated) *n_generated = 0; return VKM_OK; }
-    TRY(write_sampling(s, sampling, err));
-
-    /* The first sample uses the logits that are there. Then each run evaluates the token that the run before it sampled, and samples the next. */
-    TRY(run(s, (struct vkm_recipe){.sample = true}, err));
-    TRY(report(&g, 1, err));
-    const struct vkm_recipe next = {.n = 1, .count = 1, .sample = true};
-    vkm_program *p;
-    TRY(vkm_session_program(s, next, &p, err));
-    bool stepwise = s->params.audit || s->params.profile;
-    uint64_t tickets[2] = {0};
-    size_t queued = 1, waited = 1, batch_end[2] = {0}, ahead = 1;
-    double began = seconds();
-    for (uint32_t turn = 0; !g.stop && waited < n_tokens; turn ^= 1) {
-        if (stepwise) {
-            TRY(run(s, next, err));
-            TRY(report(&g, ++waited, err));
-            continue;
-        }
-        if (queued < n_tokens) {                           /* one batch of tokens runs while the one before it is read */
-            size_t n = n_tokens - queued < ahead ? n_tokens - queued : ahead;
-            TRY(vkm_program_submit(p, (uint32_t)n, &tickets[turn], err));
-            batch_end[turn] = queued += n;
-        }
-        if (batch_end[turn ^ 1] > waited || queued >= n_tokens) {
-            uint32_t which = batch_end[turn ^ 1] > waited ? turn ^ 1 : turn;
-            TRY(vkm_wait(s->model->device, tickets[which], err));
-            waited = batch_end[which];
-            double fit = AHEAD_SECONDS * (double)(waited - 1) / (seconds() - began);    /* NaN or negative when a clock jumped: one */
-            ahead = fit >= AHEAD_MOST ? AHEAD_MOST : fit > 1 ? (size_t)fit : 1;
-            TRY(report(&g, waited, err));
-            if (which == turn) turn ^= 1;
-        }
-    }
-    if (!stepwise && queued > waited) TRY(vkm_wait(s->model->device, tickets[0] > tickets[1] ? tickets[0] : tickets[1], err));
-    /* The last token reported has been sampled, and evaluated only if more was queued behind it. */
-    s->n_past--;
-    int32_t last = s->recent[s->n_past % VKM_RECENT];
-    if (n_generated) *n_generated = g.seen;
-    return vkm_session_eval(s, &last, 1, NULL, err);
-}
-
-size_t vkm_session_print(vkm_session *s, uint32_t n_tokens, char *text, size_t size)
+size_t vkm_session_print(vkm_session *s, uint32_t n, bool decode, char *text, size_t size)
 {
     vkm_text t = {text, size, 0};
     vkm_program *p;
     vkm_error err = {0};
-    if (n_tokens < 1) n_tokens = 1;
-    if (n_tokens > s->space.n_batch) n_tokens = s->space.n_batch;
-    if (vkm_session_program(s, (struct vkm_recipe){.n = n_tokens, .first = n_tokens - 1, .count = 1}, &p, &err) == VKM_OK) vkm_program_print(p, &t);
+    uint32_t most = decode ? s->n_seq : s->space.n_batch;
+    if (n > most) n = most;
+    if (n < 1) n = 1;
+    struct vkm_recipe recipe = decode ? (struct vkm_recipe){.n = n, .count = n, .each_its_own = true, .sample = true} : (struct vkm_recipe){.n = n};
+    if (vkm_session_program(s, recipe, &p, &err) == VKM_OK) vkm_program_print(p, &t);
     else vkm_textf(&t, "%s\n", err.message);
     return t.used;
 }

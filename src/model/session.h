@@ -1,4 +1,4 @@
-/* A session: one sequence's KV cache, the workspace, and the programs that run over them. */
+/* A session: sequences, each with its KV cache; the workspace and the programs that run over them. */
 #ifndef VKM_MODEL_SESSION_H
 #define VKM_MODEL_SESSION_H
 
@@ -6,39 +6,52 @@
 
 /* Where everything is in the workspace: regions of rows for up to n_batch tokens. */
 struct vkm_space {
-    uint32_t n_batch, head_rows;               /* head_rows: rows of logits computed at once */
-    uint32_t state, state_words;               /* abi.h; token ids, then positions at the end */
+    uint32_t n_batch, n_seq, head_rows;        /* head_rows: rows of logits computed at once */
+    uint32_t sampling, recent, tokens, pos, seq;   /* the step state of abi.h: words */
+    struct vkm_region last;                    /* [n_seq][n_embd] residual stream after a sequence's last token, where that was evaluated by itself */
     struct vkm_region x, xn, q, k, v, attention, logits, scratch;
     struct vkm_moe_space moe;
     uint64_t words;
 };
 
-/* What a program does: body over n tokens, logits of rows [first, first + count) of them, then a sample. */
-struct vkm_recipe { uint32_t n, first, count; bool read_logits, sample; };
+/* What a program does: body over n rows, which are tokens of one sequence or each of its own; logits of rows [first, first + count) of them, or of the sequences' kept last rows;
+ * then a token sampled from each. */
+struct vkm_recipe { uint32_t n, first, count; bool each_its_own, of_last, read_logits, sample; };
 struct vkm_slot { struct vkm_recipe recipe; vkm_program *program; uint64_t used; };
-#define VKM_PROGRAMS 12
+#define VKM_PROGRAMS 16
+
+struct vkm_sequence {
+    int32_t *tokens;                           /* [n_ctx] of which n_past are there */
+    uint32_t n_past, n_kv;                     /* n_kv: evaluated, with keys and values in the cache; all, or all but the last, which a later pass takes along */
+    bool has_last;                             /* space.last holds its row */
+};
 
 struct vkm_session {
     vkm_model *model;
     vkm_session_params params;
     struct vkm_space space;
     struct vkm_shape shape;
-    vkm_buffer *workspace, *tables, *readback;
+    vkm_buffer *workspace, *tables, *readback; /* readback: the sequences' recent tokens, then logits */
     vkm_buffer **kv;
     uint32_t n_kv, kv_in_set;                  /* buffers in all, buffers of one descriptor set */
     struct vkm_kv *layers;                     /* [n_layer] */
     vkm_bindings **sets;
     uint32_t n_sets, tab_rope;
-    uint32_t n_ctx, n_past;
-    bool kv16, has_logits;                     /* the workspace holds the logits of the last token */
-    int32_t recent[VKM_RECENT];                /* the last tokens of the sequence, for the repetition penalty */
+    uint32_t n_ctx, n_seq;
+    bool kv16;
+    struct vkm_sequence *sequences;            /* [n_seq] */
+    uint32_t *words;                           /* [3][n_batch] what goes into the rows of a pass */
     struct vkm_slot slots[VKM_PROGRAMS];
     uint64_t clock;
 };
 
 /* space.c */
-void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, struct vkm_space *s);
+void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */
 vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err);
+/* session.c: runs a recipe and waits; as an audit or profile if the session is for that */
+vkm_result vkm_session_run(struct vkm_session *s, struct vkm_recipe recipe, vkm_error *err);
+/* Writes what rows [0, n) of the next pass are: tokens, positions and sequences out of s->words, [3][n_batch]. */
+vkm_result vkm_session_write_rows(struct vkm_session *s, uint32_t n, vkm_error *err);
 
 #endif

@@ -11,15 +11,20 @@ static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width
     return r;
 }
 
-void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, struct vkm_space *s)
+void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s)
 {
     const struct vkm_hparams *h = &m->h;
     uint64_t b = n_batch, slots = b * h->n_used;
-    *s = (struct vkm_space){.n_batch = n_batch, .state_words = VKM_STATE_TOKENS + 2 * n_batch};
+    *s = (struct vkm_space){.n_batch = n_batch, .n_seq = n_seq};
     s->head_rows = LOGITS_BYTES / 4 / h->n_vocab;
-    if (s->head_rows < 1) s->head_rows = 1;
     if (s->head_rows > n_batch) s->head_rows = n_batch;
-    s->state = take(s, 1, s->state_words).at;
+    if (s->head_rows < n_seq) s->head_rows = n_seq;      /* all sequences may want a token at once */
+    s->sampling = take(s, 1, n_seq * VKM_SAMPLING_WORDS).at;
+    s->recent = take(s, n_seq, VKM_RECENT).at;
+    s->tokens = take(s, 1, n_batch).at;
+    s->pos = take(s, 1, n_batch).at;
+    s->seq = take(s, 1, n_batch).at;
+    s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
     s->xn = take(s, b, h->n_embd);
     s->q = take(s, b, h->n_head * h->head);
@@ -27,7 +32,7 @@ void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, struct vkm_spac
     s->v = take(s, b, h->n_head_kv * h->head);
     s->attention = take(s, b, h->n_head * h->head);
     s->logits = take(s, s->head_rows, h->n_vocab);
-    s->scratch = take(s, 1, h->n_vocab);
+    s->scratch = take(s, n_seq, h->n_vocab);
     struct vkm_moe_space *e = &s->moe;
     e->logits = take(s, b, h->n_expert + 1);
     e->ids = take(s, 1, (uint32_t)slots);

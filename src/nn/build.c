@@ -122,20 +122,23 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
     struct vkm_push_combine_norm push = {
+        .ws_x_rows = c->x_rows.rows ? c->x_rows.at : VKM_NONE, .ws_out_rows = c->out_rows.rows ? c->out_rows.at : VKM_NONE,
         .ws_x = c->x.at + first * c->x.ld, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at + first * c->n_add * c->y.ld, .ld_y = c->y.ld, .n_add = c->n_add,
         .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
-        .tab_norm = c->tab_norm, .ws_out = c->out.at, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
+        .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
     struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
     VKM_STEP_PUSH(s, push);
-    vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
+    if (c->x_rows.rows) { vkm_reads(b, &s, c->x, c->x.rows); vkm_reads(b, &s, c->x_rows, n); }
+    else vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
     if (c->n_add) {
         vkm_reads_words(b, &s, push.ws_y, n * c->n_add * c->y.ld);
         vkm_writes_words(b, &s, push.ws_x, n * c->x.ld);
     }
     if (c->shared.rows) vkm_reads_words(b, &s, push.ws_shared, n * c->shared.ld);
     if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
-    if (c->tab_norm != VKM_NONE) vkm_writes(b, &s, c->out, n);
+    if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
+    else if (c->out.rows) vkm_writes(b, &s, c->out, n);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
     const uint32_t spec[] = {lanes, 1, lanes};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
@@ -145,19 +148,19 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
 
 static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv *kv)
 {
-    ranges[(*n)++] = (struct vkm_range){kv->k, (uint64_t)kv->k_offset * 4, (uint64_t)kv->k_offset * 4 + kv->bytes};
-    ranges[(*n)++] = (struct vkm_range){kv->v, (uint64_t)kv->v_offset * 4, (uint64_t)kv->v_offset * 4 + kv->bytes};
+    for (uint32_t i = 0; i < kv->n_parts; i++) ranges[(*n)++] = kv->parts[i];
 }
 
 vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ws_v = a->v.at, .ld_kv = a->k.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
-        .n_rot = a->n_rot, .ws_pos = a->ws_pos, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
-        .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
+        .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
+        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
     struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
     VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, a->q, n); vkm_reads(b, &s, a->k, n); vkm_reads(b, &s, a->v, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
+    vkm_reads_words(b, &s, a->ws_seq, n);
     vkm_writes(b, &s, a->q, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
@@ -169,31 +172,39 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
-    uint32_t group = a->n_head / a->n_head_kv, rows = n * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
+    uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
     while (nq > 1 && (nq / 2 >= rows || nq * vkm_div_up(a->head / 2, lanes) > 32)) nq /= 2;   /* few rows, or too many accumulators */
-    struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .n = n, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
-        .ws_pos = a->ws_pos, .k_slab = kv->k_slab, .k_offset = kv->k_offset, .v_slab = kv->v_slab, .v_offset = kv->v_offset, .n_ctx = a->n_ctx, .scale = a->scale};
-    struct vkm_step s = {.groups = {vkm_div_up(rows, nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set],
-                         .bytes = kv->bytes, .flops = 2ull * rows * a->n_head_kv * a->head * a->n_ctx};
+    struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = rows, .tiles = vkm_div_up(rows, nq),
+        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
+        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale};
+    struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set],
+                         .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, a->q, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
+    vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
     const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, vkm_div_up(a->head / 2, lanes)};
     return vkm_build_step(b, "attention", "", spec, VKM_COUNT(spec), &s, "attention");
 }
 
-vkm_result vkm_sample(struct vkm_build *b, struct vkm_region logits, uint32_t n_vocab, struct vkm_region scratch, uint32_t ws_state, uint32_t state_words, uint32_t n_batch)
+vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n)
 {
-    struct vkm_push_sample push = {.ws_logits = logits.at, .n_vocab = n_vocab, .ws_state = ws_state, .ws_scratch = scratch.at, .n_batch = n_batch};
-    struct vkm_step s = {.groups = {1, 1, 1}, .bytes = (uint64_t)n_vocab * 4 * 8};
+    struct vkm_push_sample push = {.ws_logits = m->logits.at, .ld_logits = m->logits.ld, .n_vocab = m->n_vocab, .ws_scratch = m->scratch.at, .ld_scratch = m->scratch.ld,
+                                   .ws_sampling = m->ws_sampling, .ws_recent = m->ws_recent, .ws_tokens = m->ws_tokens, .ws_pos = m->ws_pos, .ws_seq = m->ws_seq};
+    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * m->n_vocab * 4 * 8};
     VKM_STEP_PUSH(s, push);
-    vkm_reads(b, &s, logits, 1);
-    vkm_reads_words(b, &s, ws_state, state_words);
-    vkm_writes(b, &s, logits, 1);                          /* the penalty is applied in place */
-    vkm_writes(b, &s, scratch, 1);
-    vkm_writes_words(b, &s, ws_state, state_words);
+    vkm_reads(b, &s, m->logits, n);
+    vkm_reads_words(b, &s, m->ws_sampling, m->n_seq * VKM_SAMPLING_WORDS);
+    vkm_reads_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);
+    vkm_reads_words(b, &s, m->ws_pos, n);
+    vkm_reads_words(b, &s, m->ws_seq, n);
+    vkm_writes(b, &s, m->logits, n);                       /* the penalty is applied in place */
+    vkm_writes(b, &s, m->scratch, n);
+    vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
+    vkm_writes_words(b, &s, m->ws_tokens, n);
+    vkm_writes_words(b, &s, m->ws_pos, n);
     const uint32_t spec[] = {b->shape.sample_lanes, 1, b->shape.sample_lanes};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

@@ -77,14 +77,21 @@ struct vkm_combine {
     uint32_t width;
     struct vkm_region y; uint32_t n_add;          /* rows of y per token; 0: no addition */
     struct vkm_region shared, gate;               /* rows 0: none */
-    uint32_t tab_norm;                            /* VKM_NONE: none */
-    struct vkm_region out;
+    uint32_t tab_norm;                            /* VKM_NONE: none, out is x */
+    struct vkm_region out;                        /* rows 0: none */
+    struct vkm_region x_rows, out_rows;           /* u32: the row of x, or of out, for each of the n; rows 0: one after the other */
     float scale, eps;
 };
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
 
-/* The KV cache of one layer */
-struct vkm_kv { vkm_buffer *k, *v; uint32_t k_slab, v_slab, k_offset, v_offset, set; uint64_t bytes; /* of k and of v */ };
+/* The KV cache of one layer: units of abi.h, in up to VKM_KV_PARTS slabs of the set */
+#define VKM_KV_PARTS 16
+struct vkm_kv {
+    uint32_t k_unit, v_unit, units;               /* units: in a slab */
+    uint64_t bytes;                               /* of a unit */
+    uint32_t set, n_parts;
+    struct vkm_range parts[VKM_KV_PARTS];         /* what these units take of each slab */
+};
 struct vkm_attention {
     uint32_t n_head, n_head_kv, head, n_rot;
     bool neox, kv16;
@@ -92,10 +99,14 @@ struct vkm_attention {
     float eps, clamp, scale;
     uint32_t n_ctx;                               /* a multiple of 32 */
     struct vkm_region q, k, v, out;
-    uint32_t ws_pos;
+    uint32_t ws_pos, ws_seq;                      /* position and sequence of each row */
+    bool one_sequence;                            /* all rows are of one, else each may be of its own */
 };
 vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
-vkm_result vkm_sample(struct vkm_build *b, struct vkm_region logits, uint32_t n_vocab, struct vkm_region scratch, uint32_t ws_state, uint32_t state_words, uint32_t n_batch);
+
+/* Sampling of n rows: abi.h says what lies where. n_seq: sequences that there are parameters and recent tokens of. */
+struct vkm_sample { struct vkm_region logits, scratch; uint32_t n_vocab, n_seq, ws_sampling, ws_recent, ws_tokens, ws_pos, ws_seq; };
+vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n);
 
 #endif
