@@ -68,6 +68,7 @@ struct vkm_push_attention {
     uint ws_pos, ws_seq;
     uint k_unit, v_unit, kv_units, kv_words, n_ctx;
     float scale;
+    uint tab_kv, ws_address[2];     /* with caps.scalar_loads: device addresses, two words each, of the KV slabs; and of the workspace */
 };
 
 /* moe_topk: logits[n][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */

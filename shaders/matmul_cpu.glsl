@@ -3,44 +3,18 @@
  *     descriptor, address differs by lane: a branch, a bounds check and an insert for each lane, 50 instructions           matmul.glsl: decode 6, 16 tokens 8
  *     descriptor, uniform: a branch and bounds check for each word, and every load of the loop body hoisted and spilled
  *     device address, uniform: one instruction, no mask, no check                                                          here: decode 15, 16 tokens 20 to 32
- * So everything is read at uniform addresses. Words of neighbouring rows lie side by side (vkm_type_word_planes), and picking word l for lane l by constants lets the compiler
- * make one vector load of them. A load is *not masked*: it happens in a branch not taken and in a loop's pass after the last, so addresses are always in range and loops test at
- * the end. Tried and slower: x through shared memory (it is bounds-checked too), x by lanes and subgroupBroadcast, two blocks a pass (spills).
+ * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
+ * Tried and slower: x through shared memory (it is bounds-checked too), x by lanes and subgroupBroadcast, two blocks a pass (spills).
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. */
-#extension GL_EXT_buffer_reference : require
-#extension GL_EXT_buffer_reference_uvec2 : require
-#extension GL_KHR_shader_subgroup_basic : require
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
 
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words  { uvec4 w[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Floats { vec4 f[]; };
-
 const uint LANES = 32 / RPL;                        /* 4, 8 or 16 */
+#include "scalar.glsl"
 
 float acc[NT * RPL];
 float part[NT * RPL];                               /* of the block, before its scale */
 uvec2 x_row[NT];                                    /* device addresses of the rows of x */
-
-/* the address of uvec4 `n` behind `a`, so that what is read near it needs no index arithmetic */
-uvec2 ahead(uvec2 a, uint n) {
-    uint lo = a.x + n * 16;
-    return uvec2(lo, a.y + uint(lo < a.x));
-}
-
-uint pick(uvec4 v, uint q, uint first) {
-    uint l = gl_SubgroupInvocationID;
-    q = mix(q, v.x, l == first); q = mix(q, v.y, l == first + 1); q = mix(q, v.z, l == first + 2);
-    return mix(q, v.w, l == first + 3);
-}
-/* word of row `lane + r LANES` of the plane of 32 words at uvec4 `at` */
-uint word(Words w, uint at, int r) {
-    at += r * (LANES / 4);
-    uint q = pick(w.w[at], 0, 0);
-    if (LANES > 4) q = pick(w.w[at + 1], q, 4);
-    if (LANES > 8) { q = pick(w.w[at + 2], q, 8); q = pick(w.w[at + 3], q, 12); }
-    return q;
-}
 
 /* ---- types: as in quant.glsl, with planes of words instead of uvec4 */
 

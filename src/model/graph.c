@@ -20,7 +20,7 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
     TRY(vkm_linear(b, "attn_k", &y->k, y->tab_k_bias, w->xn, w->k, n));
     TRY(vkm_linear(b, "attn_v", &y->v, y->tab_v_bias, w->xn, w->v, n));
     struct vkm_attention a = {.n_head = h->n_head, .n_head_kv = h->n_head_kv, .head = h->head, .n_rot = h->n_rot, .neox = h->arch->neox, .kv16 = s->kv16,
-        .tab_q_norm = VKM_NONE, .tab_k_norm = VKM_NONE, .tab_rope = s->tab_rope, .eps = h->eps, .clamp = h->clamp_kqv, .scale = h->attention_scale, .n_ctx = s->n_ctx,
+        .tab_q_norm = VKM_NONE, .tab_k_norm = VKM_NONE, .tab_rope = s->tab_rope, .tab_kv = s->tab_kv, .eps = h->eps, .clamp = h->clamp_kqv, .scale = h->attention_scale, .n_ctx = s->n_ctx,
         .q = w->q, .k = w->k, .v = w->v, .out = w->attention, .ws_pos = w->pos, .ws_seq = w->seq, .one_sequence = one_sequence};
     if (y->tab_q_norm != VKM_NONE && y->qk_norm_full) {
         TRY(norm_in_place(b, "attn_q_norm", w->q, h->n_head * h->head, y->tab_q_norm, h->eps, n));

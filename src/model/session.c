@@ -32,7 +32,7 @@ static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err
     for (uint32_t i = 0; i < h->n_layer; i++) {
         uint32_t slab = i / sharing * (uint32_t)parts, set = slab / s->kv_in_set, unit = (slab - set * s->kv_in_set) * in_slab + i % sharing * units;
         struct vkm_kv *l = &s->layers[i];
-        *l = (struct vkm_kv){.k_unit = unit, .v_unit = unit + s->n_seq, .units = in_slab, .bytes = bytes, .set = set, .n_parts = (uint32_t)parts};
+        *l = (struct vkm_kv){.k_unit = unit, .v_unit = unit + s->n_seq, .units = in_slab, .bytes = bytes, .set = set, .slab = set * s->kv_in_set, .n_parts = (uint32_t)parts};
         for (uint32_t k = 0; k < parts; k++) {
             uint64_t begin = (uint64_t)(i % sharing) * units, n = units - k * in_slab < in_slab ? units - k * in_slab : in_slab;
             l->parts[k] = (struct vkm_range){.begin = begin * bytes, .end = (begin + n) * bytes};
@@ -76,16 +76,21 @@ static vkm_result create_bindings(struct vkm_session *s, vkm_error *err)
     return VKM_OK;
 }
 
-/* The model's tables and behind them this session's rotation angles. */
+/* The model's tables and behind them this session's rotation angles and the addresses of its KV slabs. */
 static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
 {
     const struct vkm_model *m = s->model;
-    size_t rope = vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, NULL), bytes = ((size_t)m->n_tables + rope) * 4;
+    size_t rope = vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, NULL), bytes = ((size_t)m->n_tables + rope + 2 * s->n_kv) * 4;
     uint32_t *words = malloc(bytes);
     if (!words) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     memcpy(words, m->tables, (size_t)m->n_tables * 4);
     vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, (float *)(words + m->n_tables));
     s->tab_rope = m->n_tables;
+    s->tab_kv = m->n_tables + (uint32_t)rope;
+    for (uint32_t i = 0; i < s->n_kv; i++) {
+        uint64_t address = vkm_buffer_address(s->kv[i]);
+        memcpy(words + s->tab_kv + 2 * i, &address, sizeof address);
+    }
     vkm_uploader *u = NULL;
     vkm_result r = vkm_buffer_create(m->device, VKM_BUFFER_DEVICE, bytes, "tables", &s->tables, err);
     if (r == VKM_OK) r = vkm_uploader_create(m->device, 4 << 20, &u, err);

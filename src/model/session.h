@@ -36,7 +36,7 @@ struct vkm_session {
     uint32_t n_kv, kv_in_set;                  /* buffers in all, buffers of one descriptor set */
     struct vkm_kv *layers;                     /* [n_layer] */
     vkm_bindings **sets;
-    uint32_t n_sets, tab_rope;
+    uint32_t n_sets, tab_rope, tab_kv;
     uint32_t n_ctx, n_seq;
     bool kv16;
     struct vkm_sequence *sequences;            /* [n_seq] */

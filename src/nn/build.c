@@ -174,9 +174,13 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
 {
     uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
     while (nq > 1 && (nq / 2 >= rows || nq * vkm_div_up(a->head / 2, lanes) > 32)) nq /= 2;   /* few rows, or too many accumulators */
+    uint32_t words = a->kv16 ? a->head / 2 : a->head;                  /* of a token of a kv head */
+    bool cpu = b->shape.scalar_loads && words % lanes == 0;
+    uint64_t workspace = vkm_buffer_address(b->workspace);
     struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = rows, .tiles = vkm_div_up(rows, nq),
         .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
-        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale};
+        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale,
+        .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
     struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set],
                          .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     VKM_STEP_PUSH(s, push);
@@ -185,8 +189,8 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, vkm_div_up(a->head / 2, lanes)};
-    return vkm_build_step(b, "attention", "", spec, VKM_COUNT(spec), &s, "attention");
+    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes)};
+    return vkm_build_step(b, cpu ? "attention_cpu" : "attention", "", spec, VKM_COUNT(spec), &s, "attention");
 }
 
 vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n)

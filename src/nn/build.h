@@ -89,13 +89,13 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
 struct vkm_kv {
     uint32_t k_unit, v_unit, units;               /* units: in a slab */
     uint64_t bytes;                               /* of a unit */
-    uint32_t set, n_parts;
+    uint32_t set, n_parts, slab;                  /* slab: the set's first of all KV slabs */
     struct vkm_range parts[VKM_KV_PARTS];         /* what these units take of each slab */
 };
 struct vkm_attention {
     uint32_t n_head, n_head_kv, head, n_rot;
     bool neox, kv16;
-    uint32_t tab_q_norm, tab_k_norm, tab_rope;
+    uint32_t tab_q_norm, tab_k_norm, tab_rope, tab_kv;   /* tab_kv: device addresses of all KV slabs */
     float eps, clamp, scale;
     uint32_t n_ctx;                               /* a multiple of 32 */
     struct vkm_region q, k, v, out;
