@@ -514,7 +514,7 @@ Test(sample, large_vocabulary)
 /* ---------------------------------------------------------------- attention */
 
 /* One query, all keys alike, so that the answer is the mean of the values: every key counts, however many there are. */
-static void check_many_keys(bool kv16, uint32_t n_keys)
+static void check_many_keys(const char *caps, bool kv16, uint32_t n_keys)
 {
     enum { HEAD = 128, Q = 0, OUT = 1024, POS = 2048, SEQ };
     struct bench t;
@@ -525,7 +525,7 @@ static void check_many_keys(bool kv16, uint32_t n_keys)
     uint64_t bytes = (uint64_t)n_ctx * words * 4;
     uint32_t *values = calloc(1, bytes);
     cr_assert(values);
-    open_bench(&t, NULL, false);
+    open_bench(&t, caps, false);
     for (int i = 0; i < 2; i++) OK(vkm_buffer_create(t.device, VKM_BUFFER_DEVICE, bytes, "kv", &kv[i], &err));
     upload(&t, kv[0], values, bytes);
     for (uint32_t key = 0; key < n_ctx; key++) {
@@ -534,6 +534,8 @@ static void check_many_keys(bool kv16, uint32_t n_keys)
     }
     upload(&t, kv[1], values, bytes);
     free(values);
+    const uint64_t addresses[2] = {vkm_buffer_address(kv[0]), vkm_buffer_address(kv[1])};
+    upload(&t, t.tables, addresses, sizeof addresses);
     OK(vkm_bindings_create(t.device, t.ws, t.tables, t.slabs, 2, kv, 2, &bindings, &err));
     memset(t.words, 0, HEAD * 4);
     t.words[POS] = n_keys - 1;
@@ -553,7 +555,9 @@ static void check_many_keys(bool kv16, uint32_t n_keys)
     for (int i = 0; i < 2; i++) vkm_buffer_destroy(kv[i]);
     close_bench(&t);
 }
-Test(attention, keys_33) { check_many_keys(false, 33); }
-Test(attention, keys_4000) { check_many_keys(true, 4000); }
-Test(attention, keys_20000) { check_many_keys(true, 20000); }
-Test(attention, keys_40000) { check_many_keys(true, 40000); }
+Test(attention, keys_33) { check_many_keys(NULL, false, 33); }
+Test(attention, keys_4000) { check_many_keys(NULL, true, 4000); }
+Test(attention, keys_20000) { check_many_keys(NULL, true, 20000); }
+Test(attention, keys_40000) { check_many_keys(NULL, true, 40000); }
+Test(attention, keys_33_scalar_loads) { check_many_keys("scalar", false, 33); }
+Test(attention, keys_4000_scalar_loads) { check_many_keys("scalar", true, 4000); }

@@ -19,7 +19,7 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
-    if (caps->scalar_loads) {                             /* one subgroup, which owns a panel */
+    if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel */
         *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
                                 .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
         return;
