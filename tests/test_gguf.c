@@ -793,7 +793,7 @@ Test(gguf, released_pages_come_back)
     for (uint64_t i = 0; i < 2; i++) {
         const struct vkm_gguf_tensor *t = vkm_gguf_tensor_at(g, i);
         cr_assert_eq(memcmp(t->data, x, t->bytes), 0);
-        vkm_gguf_tensor_release(g, t);
+        vkm_gguf_release(g, t->data, t->bytes);
         cr_assert_eq(memcmp(t->data, x, t->bytes), 0);
     }
     vkm_gguf_close(g);
@@ -857,7 +857,7 @@ Test(gguf_split, three_parts)
         char name[] = {'t', (char)('0' + i), 0};
         const struct vkm_gguf_tensor *t = vkm_gguf_tensor_find(g, name);
         cr_assert(t && *(const float *)t->data == (float)i);
-        vkm_gguf_tensor_release(g, t);
+        vkm_gguf_release(g, t->data, t->bytes);
     }
     cr_assert(vkm_gguf_has(g, "general.architecture"));
     cr_assert_gt(vkm_gguf_file_bytes(g), 3 * 100);
