@@ -40,8 +40,10 @@ typedef struct vkm_uploader vkm_uploader;
 vkm_result vkm_uploader_create(vkm_device *device, uint64_t ring_bytes, vkm_uploader **uploader, vkm_error *err);
 void vkm_uploader_destroy(vkm_uploader *uploader);   /* waits for what is in flight */
 /* Where to write the bytes that shall land at [offset, offset + bytes) of `to`: the mapped buffer itself, or a piece of the ring (waiting for it to come free).
- * bytes <= ring_bytes / 2 and a multiple of 4. One region is open at a time. The pointer is write-only: it may be write-combined memory. */
+ * bytes <= ring_bytes / 2 and a multiple of 4. The pointer is write-only: it may be write-combined memory; any thread may write there until the region is ended.
+ * Up to 64 regions are open at a time, n of at most b bytes for sure where ring_bytes >= (n + 1) b; without room it is VKM_ERR_ARGUMENT. */
 vkm_result vkm_upload_begin(vkm_uploader *uploader, vkm_buffer *to, uint64_t offset, uint64_t bytes, void **where, vkm_error *err);
+/* Ends the region that was opened first. */
 vkm_result vkm_upload_end(vkm_uploader *uploader, vkm_error *err);
 vkm_result vkm_upload_finish(vkm_uploader *uploader, vkm_error *err);  /* everything has arrived */
 

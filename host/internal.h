@@ -182,12 +182,15 @@ vkm_result vkm_cache_save(vkm_device *device, const void *data, size_t bytes, vk
 
 struct vkm_kernel {
     const struct vkm_module *module;
-    VkPipeline pipeline;
+    VkPipeline pipeline;                       /* VK_NULL_HANDLE until a program that uses it is finished */
     uint32_t n_spec, spec[VKM_SPEC_MAX];
     char variant[96];
 };
 vkm_result vkm_kernels_create(vkm_device *device, vkm_error *err);
 void vkm_kernels_destroy(vkm_device *device);
+struct vkm_op;
+/* Compiles the pipelines that the ops' kernels do not have yet, on threads that end before it returns. */
+vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, vkm_error *err);
 
 struct vkm_bindings {
     vkm_device *device;

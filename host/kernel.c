@@ -1,5 +1,6 @@
 /* Modules to pipelines, one layout for all, and the descriptor sets they read. */
 #include "internal.h"
+#include "workers.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,6 +121,7 @@ static vkm_result find_module(const vkm_device *device, const char *name, const 
     return VKM_OK;
 }
 
+/* On any thread: of the device only what may be shared, such as a pipeline cache that Vulkan synchronises. */
 static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
 {
     VkShaderModule module;
@@ -179,19 +181,68 @@ vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *vari
     k->n_spec = n_spec;
     if (n_spec) memcpy(k->spec, spec, n_spec * sizeof *spec);
     name_variant(k);
-    VkResult vr = make_pipeline(device, k);
-    if (vr != VK_SUCCESS) {
-        r = vkm_fail_vk(device, err, vr, "compiling kernel %s %s", name, k->variant);
-        free(k);
-        return r;
-    }
-    char label[160];
-    vkm_textf(&(vkm_text){label, sizeof label, 0}, "%s %s", name, k->variant);
-    vkm_object_name(device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)k->pipeline, label);
-    device->cache_dirty = true;
     device->n_kernels++;
     *kernel = *slot = k;
     return VKM_OK;
+}
+
+/* ------------------------------------------------ compiling */
+
+#define COMPILE_THREADS 8
+
+struct compile_job { struct vkm_job job; vkm_device *device; struct vkm_kernel *kernel; VkResult result; };
+
+static void run_compile(struct vkm_job *job)
+{
+    struct compile_job *c = (struct compile_job *)job;
+    c->result = make_pipeline(c->device, c->kernel);
+}
+
+static vkm_result end_compile(const struct compile_job *c, vkm_error *err)
+{
+    struct vkm_kernel *k = c->kernel;
+    if (c->result != VK_SUCCESS) {
+        k->pipeline = VK_NULL_HANDLE;
+        return vkm_fail_vk(c->device, err, c->result, "compiling kernel %s %s", k->module->name, k->variant);
+    }
+    char label[160];
+    vkm_textf(&(vkm_text){label, sizeof label, 0}, "%s %s", k->module->name, k->variant);
+    vkm_object_name(c->device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)k->pipeline, label);
+    c->device->cache_dirty = true;
+    return VKM_OK;
+}
+
+/* The kernels of ops that have no pipeline, each once. Room for n_ops jobs. */
+static uint32_t find_missing(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, struct compile_job *jobs)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < n_ops; i++) {
+        struct vkm_kernel *k = ops[i].is_copy ? NULL : (struct vkm_kernel *)ops[i].step.kernel;
+        bool wanted = k && !k->pipeline;
+        for (uint32_t j = 0; wanted && j < n; j++) wanted = jobs[j].kernel != k;
+        if (wanted) jobs[n++] = (struct compile_job){.job.run = run_compile, .device = device, .kernel = k};
+    }
+    return n;
+}
+
+vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, vkm_error *err)
+{
+    struct compile_job *jobs = calloc(n_ops ? n_ops : 1, sizeof *jobs);
+    if (!jobs) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "compiling the kernels of %u steps", n_ops);
+    uint32_t n = find_missing(device, ops, n_ops, jobs), n_threads = n < COMPILE_THREADS ? n : COMPILE_THREADS;
+    if (n_threads > vkm_processors()) n_threads = vkm_processors();
+    if (device->validation) n_threads = 1;         /* its messages are logged, and that is promised to happen on the caller's thread */
+    vkm_workers *workers = NULL;
+    vkm_result r = n ? vkm_workers_create(n_threads, &workers, err) : VKM_OK;
+    for (uint32_t i = 0; !r && i < n; i++) vkm_workers_push(workers, &jobs[i].job);
+    for (uint32_t i = 0; workers && i < n; i++) {  /* all, so that none is lost that was made */
+        vkm_workers_wait(workers, &jobs[i].job);
+        vkm_result one = end_compile(&jobs[i], r ? NULL : err);
+        if (!r) r = one;
+    }
+    vkm_workers_destroy(workers);
+    free(jobs);
+    return r;
 }
 
 const char *vkm_kernel_name(const vkm_kernel *kernel) { return kernel->module->name; }

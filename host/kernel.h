@@ -1,4 +1,4 @@
-/* Kernels: SPIR-V modules by name, specialised lazily into pipelines, one pipeline layout for all.
+/* Kernels: SPIR-V modules by name, specialised into pipelines when a program needs them, one pipeline layout for all.
  *
  * Descriptor set 0:  0 slabs[caps.slabs]  weights, read-only    1 workspace    2 kv[caps.kv_slabs]    3 tables, read-only
  * Push constants:    128 bytes. Specialisation constants 0, 1 are the sizes of the two arrays, filled in here; 2, 3 are local_size_x and y; others from 4 on are the kernel's. */
@@ -23,9 +23,9 @@ extern const struct vkm_module vkm_modules[];
 extern const size_t vkm_module_count;
 
 typedef struct vkm_kernel vkm_kernel;
-/* Finds module `name` (e.g. "moe_gate_up") + `variant` (e.g. "q4_0", "" for none) and the pipeline with these specialisation constants: from the device's
- * table if it was made before, else compiled. The device owns it. Picks the module of the highest tier not above caps.tier: modules of
- * one (name, variant) differ in tier only. */
+/* Finds module `name` (e.g. "moe_gate_up") + `variant` (e.g. "q4_0", "" for none) with these specialisation constants. The device owns the kernel and has each
+ * once. Picks the module of the highest tier not above caps.tier: modules of one (name, variant) differ in tier only.
+ * Nothing is compiled yet: vkm_program_finish does that, for all kernels of a program at once. */
 vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *variant, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err);
 const char *vkm_kernel_name(const vkm_kernel *kernel);      /* "moe_gate_up" */
 const char *vkm_kernel_variant(const vkm_kernel *kernel);   /* "q4_0:subgroup 8,4,16" with the constants, for print and profile */

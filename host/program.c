@@ -357,6 +357,7 @@ vkm_result vkm_program_finish(vkm_program *p, vkm_error *err)
     vkm_result r = vkm_device_alive(p->device, err);
     if (r) return r;
     if (p->finished) return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s is finished already", p->name);
+    if ((r = vkm_kernels_compile(p->device, p->ops, p->n_ops, err))) return r;
     if ((r = derive_barriers(p, err))) return r;
     if ((r = vkm_program_record(p, VKM_RECORD_DERIVED, VK_NULL_HANDLE, &p->recording, err))) {
         vkm_recording_free(p, &p->recording);

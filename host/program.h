@@ -36,8 +36,8 @@ void vkm_program_destroy(vkm_program *program);                             /* w
 vkm_result vkm_program_add(vkm_program *program, const struct vkm_step *step, vkm_error *err);   /* copied */
 /* Appends a copy at the end of the program: n bytes from `from` to `to` (workspace to READBACK buffer); ordered against steps by derived barriers. */
 vkm_result vkm_program_copy(vkm_program *program, vkm_buffer *from, uint64_t from_offset, vkm_buffer *to, uint64_t to_offset, uint64_t bytes, vkm_error *err);
-/* Derives barriers and records command buffers, cut so that no submission is expected to run longer than about 0.5 s (a 2 s watchdog elsewhere): by cost and the
- * device's measured rate (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
+/* Compiles the kernels that were not yet, several at a time, on threads that end before it returns; derives barriers and records command buffers, cut so that no
+ * submission is expected to run longer than about 0.5 s (a 2 s watchdog elsewhere): by cost and the device's measured rate (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
 vkm_result vkm_program_finish(vkm_program *program, vkm_error *err);
 
 /* An indirect step cannot be split: in how many steps work of this size should come, so that each fits a submission. 1 on CPU drivers, which have no watchdog. */

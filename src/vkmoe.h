@@ -114,8 +114,10 @@ typedef struct vkm_model vkm_model;
 
 typedef struct vkm_model_params {
     size_t struct_size;
-    vkm_progress_fn progress;
+    vkm_progress_fn progress;    /* called on the thread that is inside vkm_model_load */
     void *progress_user;
+    uint32_t n_threads;          /* threads that read and repack the weights, the calling one among them. They end before vkm_model_load returns.
+                                    0: as many as there are processors, at most 8. */
 } vkm_model_params;
 
 typedef struct vkm_model_info {

@@ -793,9 +793,21 @@ Test(gguf, released_pages_come_back)
     for (uint64_t i = 0; i < 2; i++) {
         const struct vkm_gguf_tensor *t = vkm_gguf_tensor_at(g, i);
         cr_assert_eq(memcmp(t->data, x, t->bytes), 0);
-        vkm_gguf_tensor_release(g, t);
+        vkm_gguf_release(g, t->data, t->bytes);
+        cr_assert_eq(memcmp(t->data, x, t->bytes), 0);
+        vkm_gguf_release(g, t->data, t->bytes);
+        vkm_gguf_prefetch(g, t->data, t->bytes);
+        cr_assert_eq(vkm_gguf_fetch(g, t->data, t->bytes, NULL), VKM_OK);
         cr_assert_eq(memcmp(t->data, x, t->bytes), 0);
     }
+#ifdef __linux__
+    vkm_error err = {0};
+    const struct vkm_gguf_tensor *large = vkm_gguf_tensor_at(g, 1);
+    cr_assert_eq(truncate(in_dir(dir, "a.gguf"), 8192), 0);
+    cr_assert_eq(vkm_gguf_fetch(g, large->data, 4096, &err), VKM_OK);
+    cr_assert_eq(vkm_gguf_fetch(g, large->data, large->bytes, &err), VKM_ERR_IO);
+    cr_assert(strstr(err.message, "a.gguf"));
+#endif
     vkm_gguf_close(g);
     remove_all(dir, (const char *[]){"a.gguf"}, 1);
     free(x);
@@ -857,7 +869,7 @@ Test(gguf_split, three_parts)
         char name[] = {'t', (char)('0' + i), 0};
         const struct vkm_gguf_tensor *t = vkm_gguf_tensor_find(g, name);
         cr_assert(t && *(const float *)t->data == (float)i);
-        vkm_gguf_tensor_release(g, t);
+        vkm_gguf_release(g, t->data, t->bytes);
     }
     cr_assert(vkm_gguf_has(g, "general.architecture"));
     cr_assert_gt(vkm_gguf_file_bytes(g), 3 * 100);

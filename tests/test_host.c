@@ -539,6 +539,68 @@ Test(host, kernels_are_found_once)
     close_bench(&t);
 }
 
+static atomic_uint compiled, fail_at;
+static PFN_vkCreateComputePipelines real_create;
+
+/* Counts, and fails the fail_at-th. */
+static VKAPI_ATTR VkResult VKAPI_CALL counted_create(VkDevice device, VkPipelineCache cache, uint32_t n, const VkComputePipelineCreateInfo *infos, const VkAllocationCallbacks *a, VkPipeline *out)
+{
+    return ++compiled == fail_at ? VK_ERROR_OUT_OF_HOST_MEMORY : real_create(device, cache, n, infos, a, out);
+}
+
+/* A program of 40 steps with 20 kernels: none is compiled before it is finished, each once, whatever the number of threads; what failed is tried again. */
+static void check_compiling(vkm_device *device)
+{
+    enum { N = 20 };
+    vkm_error err = {0};
+    struct bench t = {.device = device};
+    OK(vkm_buffer_create(device, VKM_BUFFER_DEVICE, BYTES, "ws", &t.ws, &err));
+    OK(vkm_buffer_create(device, VKM_BUFFER_READBACK, BYTES, "readback", &t.readback, &err));
+    OK(vkm_bindings_create(device, t.ws, NULL, NULL, 0, NULL, 0, &t.bindings, &err));
+    real_create = device->vk.vkCreateComputePipelines;
+    device->vk.vkCreateComputePipelines = counted_create;
+    vkm_program *p = NULL;
+    uint32_t most = 0;
+    for (uint32_t round = 0; round < 3; round++) {      /* the 7th fails; the others are kept; all are there */
+        compiled = 0;
+        fail_at = round == 0 ? 7 : 0;
+        p = new_program(&t, "many kernels");
+        for (uint32_t i = 0; i < 2 * N; i++) {
+            OK(vkm_kernel_get(device, "fill", "", (uint32_t[]){i % N + 1, 1}, 2, &t.fill, &err));
+            struct vkm_step s = fill_step(&t, i * 100, 100, i);
+            s.groups[0] = vkm_div_up(100, i % N + 1);
+            add(p, s);
+        }
+        cr_assert_eq(compiled, 0);
+        if (round == 0) FAILS(vkm_program_finish(p, &err), VKM_ERR_HOST_MEMORY);
+        else OK(vkm_program_finish(p, &err));
+        cr_assert_eq(compiled, round == 0 ? N : round == 1 ? 1 : 0);
+        if (round) run(&t, p, 1);
+        vkm_program_destroy(p);
+        most += compiled;
+    }
+    cr_assert_eq(most, N + 1);
+    const uint32_t *words = read_words(&t);
+    for (uint32_t i = 0; i < 2 * N; i++)
+        for (uint32_t k = 0; k < 100; k++) cr_assert_eq(words[i * 100 + k], i);
+    device->vk.vkCreateComputePipelines = real_create;
+    vkm_bindings_destroy(t.bindings);
+    vkm_buffer_destroy(t.readback);
+    vkm_buffer_destroy(t.ws);
+}
+
+Test(host, a_program_compiles_what_it_needs)
+{
+    vkm_error err = {0};
+    struct driver_log log;
+    vkm_device *device = driver_open(NULL, &log);           /* validated: on this thread */
+    check_compiling(device);
+    driver_close(device, &log);
+    OK(vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .select = getenv("VKMOE_TEST_DEVICE")}, &device, &err));
+    check_compiling(device);                                /* on as many as there are processors */
+    vkm_device_destroy(device);
+}
+
 /* ------------------------------------------------ memory */
 
 Test(host, uploads_go_round_the_ring)
@@ -554,7 +616,6 @@ Test(host, uploads_go_round_the_ring)
             uint32_t n = piece < BYTES - at ? piece : BYTES - at;
             OK(vkm_upload_begin(u, t.ws, at, n, (void **)&to, &err));
             for (uint32_t k = 0; k < n / 4; k++) to[k] = (at / 4 + k) * 2654435761u;
-            if (at == 0) FAILS(vkm_upload_begin(u, t.ws, 0, 4, (void **)&to, &err), VKM_ERR_ARGUMENT);
             OK(vkm_upload_end(u, &err));
             at += n;
             piece = piece * 5 % 4096 + 4;
@@ -567,6 +628,47 @@ Test(host, uploads_go_round_the_ring)
         FAILS(vkm_upload_begin(u, t.ws, 0, 3, (void **)&to, &err), VKM_ERR_ARGUMENT);
         FAILS(vkm_upload_end(u, &err), VKM_ERR_ARGUMENT);
         vkm_uploader_destroy(u);
+        close_bench(&t);
+    }
+}
+
+/* Seven regions of 1 KiB are always possible in a ring of 8, whatever is in flight; written in any order, they end in that of their opening. */
+Test(host, several_uploads_are_open)
+{
+    enum { OPEN = 7, PIECE = 1024 };
+    vkm_error err = {0};
+    FOR_CAPS(caps) {
+        struct bench t;
+        open_bench(&t, caps);
+        vkm_uploader *u;
+        OK(vkm_uploader_create(t.device, 8192, &u, &err));
+        uint32_t *to[OPEN];
+        for (uint32_t begun = 0, ended = 0, n = BYTES / PIECE; ended < n; ended++) {
+            for (; begun < n && begun - ended < OPEN; begun++) OK(vkm_upload_begin(u, t.ws, begun * PIECE, PIECE - begun % 5 * 16, (void **)&to[begun % OPEN], &err));
+            if (ended % OPEN == 0)
+                for (uint32_t i = begun; i-- > ended;)
+                    for (uint32_t k = 0; k < (PIECE - i % 5 * 16) / 4; k++) to[i % OPEN][k] = (i * PIECE / 4 + k) * 2654435761u;
+            OK(vkm_upload_end(u, &err));
+        }
+        OK(vkm_upload_finish(u, &err));
+        const uint32_t *words = read_words(&t);
+        for (uint32_t i = 0; i < WORDS; i++)
+            if (i % (PIECE / 4) < (PIECE - i / (PIECE / 4) % 5 * 16) / 4) cr_assert_eq(words[i], i * 2654435761u, "word %u", i);
+        /* too many: told, and what is open stays so */
+        uint32_t n = 0;
+        vkm_result r = VKM_OK;
+        while (n < 100 && (r = vkm_upload_begin(u, t.ws, n * 4, 4, (void **)&to[0], &err)) == VKM_OK) to[0][0] = ~n, n++;
+        cr_assert(r == VKM_ERR_ARGUMENT && n == 64, "%u regions", n);
+        for (uint32_t i = 0; i < n; i++) OK(vkm_upload_end(u, &err));
+        FAILS(vkm_upload_end(u, &err), VKM_ERR_ARGUMENT);
+        OK(vkm_upload_begin(u, t.ws, 0, 4096, (void **)&to[0], &err));
+        if (!vkm_buffer_map(t.ws)) {
+            OK(vkm_upload_begin(u, t.ws, 4096, 4096, (void **)&to[1], &err));
+            FAILS(vkm_upload_begin(u, t.ws, 0, 4, (void **)&to[2], &err), VKM_ERR_ARGUMENT);
+        }
+        vkm_uploader_destroy(u);               /* with regions open */
+        words = read_words(&t);
+        for (uint32_t i = 0; i < n; i++) cr_assert_eq(words[i], ~i);
         close_bench(&t);
     }
 }
@@ -609,14 +711,20 @@ static void write_file(const char *path, const uint8_t *data, size_t n)
     cr_assert(f && fwrite(data, 1, n, f) == n && !fclose(f));
 }
 
+static void compile_fill(vkm_device *device)
+{
+    vkm_error err = {0};
+    struct vkm_op op = {0};
+    OK(vkm_kernel_get(device, "fill", "", (uint32_t[]){64, 1}, 2, &op.step.kernel, &err));
+    OK(vkm_kernels_compile(device, &op, 1, &err));
+}
+
 /* Opens a device on the cache, makes a pipeline, closes it; returns whether the log said that the file was not used. */
 static bool use_cache(const char *path)
 {
-    vkm_error err = {0};
     struct driver_log log;
     vkm_device *device = driver_open_cached("all", path, &log);
-    const vkm_kernel *k;
-    OK(vkm_kernel_get(device, "fill", "", (uint32_t[]){64, 1}, 2, &k, &err));
+    compile_fill(device);
     driver_close(device, &log);
     return strstr(log.text, "is not used") != NULL;
 }
@@ -655,8 +763,7 @@ Test(host, pipeline_cache_survives_damage)
     char inside[160];
     snprintf(inside, sizeof inside, "%s/not-a-folder", path);
     vkm_device *device = driver_open_cached("all", inside, &log);
-    const vkm_kernel *k;
-    OK(vkm_kernel_get(device, "fill", "", (uint32_t[]){64, 1}, 2, &k, &err));
+    compile_fill(device);
     FAILS(vkm_kernels_save_cache(device, &err), VKM_ERR_IO);
     driver_close(device, &log);
     cr_expect(strstr(log.text, "is not saved"), "%s", log.text);

@@ -306,7 +306,7 @@ static void check_bits(const char *arch, uint32_t type, uint64_t seed, uint32_t 
     struct ref_testmodel o = of_type(arch, type, seed);
     snprintf(what, sizeof what, "%s type %u%s", arch, type, gpu_subgroup ? ", shapes of a GPU" : "");
     answers_make(&a, o, N);
-    rig_open(&r, NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
+    rig_open(&r, gpu_subgroup ? "gather" : NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
     if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
     float *first = check_answers(&r, &a, N, 0, NMSE_F32, what);
     static const uint32_t steps[] = {0, 1, 7, 16, 33};
@@ -409,7 +409,7 @@ Test(clamps, medium)
 /* Limits of small GPUs, with a GPU's shapes: fewer lanes, fewer splits. */
 Test(clamps, gpu_shapes)
 {
-    static const char *const caps[] = {"invocations=64", "shared=8192", "baseline"};
+    static const char *const caps[] = {"gather,invocations=64", "gather,shared=8192", "baseline"};
     struct answers a;
     struct ref_testmodel o = ref_testmodel_default("qwen2moe");
     o.seed = 2;

@@ -117,7 +117,7 @@ static void check_batch(const char *arch, const char *caps, vkm_kv_type kv, uint
     enum { n = 16 };
     struct talk *a = malloc(sizeof *a), *b = malloc(sizeof *b);
     vkm_session_params p = {.n_ctx = 64, .kv_type = kv};
-    open_model(&r, caps, arch, 2, p);
+    open_model(&r, gpu_subgroup && !caps ? "gather" : caps, arch, 2, p);
     if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
     size_t n_vocab = r.model->h.n_vocab;
     float *z = malloc(2 * n * n_vocab * sizeof *z);

@@ -492,7 +492,7 @@ static void check_audit(const char *arch, bool gpu_shape, const char *caps)
     o.layers = 2;
     if (gpu_shape) o.type_gate = REF_Q8_0;                                              /* gate and up apart: more steps */
     cr_assert(ref_testmodel_save(&o, path));
-    rig_open(&r, caps, path, p);
+    rig_open(&r, gpu_shape && !caps ? "gather" : caps, path, p);
     unlink(path);
     if (gpu_shape) use_gpu_shape(&r, 32);
     prompt_of(&r, tokens, N + MORE);

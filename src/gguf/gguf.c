@@ -37,7 +37,7 @@ static char *shorten(const char *path)
 }
 
 /* A private read-only mapping: nothing is read until it is touched, and pages can be dropped at any time. A file that is truncated by
- * someone else while it is mapped raises SIGBUS on access; no reader of mappings can prevent that. */
+ * someone else while it is mapped raises SIGBUS on access; no reader of mappings can prevent that, but vkm_gguf_fetch mostly sees it first. */
 static vkm_result map_file(int fd, struct vkm_gguf_part *part, vkm_error *err)
 {
     struct stat st;
@@ -448,11 +448,46 @@ const struct vkm_gguf_tensor *vkm_gguf_tensor_find(const vkm_gguf *g, const char
     return i == VKM_NO_NAME ? NULL : &g->tensors[i];
 }
 
-void vkm_gguf_tensor_release(const vkm_gguf *g, const struct vkm_gguf_tensor *t)
+/* ---------------------------------------------------------------- paging */
+
+/* From the page that has the first byte to the page behind the last, or before it: then a page that goes on is not touched. */
+static bool pages(const vkm_gguf *g, const void *at, uint64_t bytes, bool last, char **first, size_t *n)
 {
-    if (!g->parts[0].mapped) return;   /* memory of the caller's, which must keep its bytes */
-    /* Whole pages only: the first and the last may hold parts of other tensors. Pages come back from the file if touched again. */
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)t->data + page - 1) / page * page, end = ((uintptr_t)t->data + t->bytes) / page * page;
-    if (end > first) madvise((void *)first, end - first, MADV_DONTNEED);
+    if (!g->parts[0].mapped || !bytes) return false;   /* memory of the caller's, which must keep its bytes */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)at / page * page, end = ((uintptr_t)at + bytes + (last ? page - 1 : 0)) / page * page;
+    *first = (char *)begin;
+    *n = end - begin;
+    return *n > 0;
+}
+
+void vkm_gguf_prefetch(const vkm_gguf *g, const void *at, uint64_t bytes)
+{
+    char *first;
+    size_t n;
+    if (pages(g, at, bytes, true, &first, &n)) madvise(first, n, MADV_WILLNEED);
+}
+
+vkm_result vkm_gguf_fetch(const vkm_gguf *g, const void *at, uint64_t bytes, vkm_error *err)
+{
+#ifdef MADV_POPULATE_READ
+    char *first;
+    size_t n;
+    if (pages(g, at, bytes, true, &first, &n) && madvise(first, n, MADV_POPULATE_READ) != 0 && (errno == EFAULT || errno == EIO || errno == EHWPOISON)) {
+        const char *file = g->parts[0].file;           /* other errors: a kernel before 5.14 */
+        for (uint32_t i = 0; i < g->n_parts; i++)
+            if ((const uint8_t *)at >= g->parts[i].bytes && (const uint8_t *)at < g->parts[i].bytes + g->parts[i].n_bytes) file = g->parts[i].file;
+        return vkm_fail(err, VKM_ERR_IO, "%s: it cannot be read any more, or has become shorter", file);
+    }
+#else
+    (void)g; (void)at; (void)bytes; (void)err;
+#endif
+    return VKM_OK;
+}
+
+/* Pages come back from the file if touched again, as the first will be where it begins with other bytes. */
+void vkm_gguf_release(const vkm_gguf *g, const void *at, uint64_t bytes)
+{
+    char *first;
+    size_t n;
+    if (pages(g, at, bytes, false, &first, &n)) madvise(first, n, MADV_DONTNEED);
 }

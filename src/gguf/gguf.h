@@ -49,8 +49,15 @@ struct vkm_gguf_tensor {
 uint64_t vkm_gguf_tensor_count(const vkm_gguf *g);
 const struct vkm_gguf_tensor *vkm_gguf_tensor_at(const vkm_gguf *g, uint64_t i);
 const struct vkm_gguf_tensor *vkm_gguf_tensor_find(const vkm_gguf *g, const char *name);   /* NULL if absent; O(1) */
-/* Tells the kernel that a tensor's pages are not needed again soon (madvise). */
-void vkm_gguf_tensor_release(const vkm_gguf *g, const struct vkm_gguf_tensor *t);
+
+/* ---- paging, for who reads tensors once and in order. `at` [bytes] lies inside a tensor's data. Nothing happens for bytes in memory, or where the system cannot.
+ * Any thread. */
+/* Starts to read the bytes from the disk; does not wait. */
+void vkm_gguf_prefetch(const vkm_gguf *g, const void *at, uint64_t bytes);
+/* Reads them and maps their pages at once. VKM_ERR_IO when the disk fails or the file has become shorter: a fault on touching them would kill the process. */
+vkm_result vkm_gguf_fetch(const vkm_gguf *g, const void *at, uint64_t bytes, vkm_error *err);
+/* They are not needed again soon: gives the pages back, but for a last one that has more behind them. */
+void vkm_gguf_release(const vkm_gguf *g, const void *at, uint64_t bytes);
 
 /* ggml types: name, elements and bytes of a block. NULL for removed or unknown ids. Known does not mean that vkmoe can compute with it. */
 struct vkm_ggml_type { uint32_t id; const char *name; uint32_t block_elems, block_bytes; };

@@ -285,6 +285,8 @@ static vkm_result load(struct loader *l, const char *path, const vkm_model_param
 vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_params *params, vkm_model **model, vkm_error *err)
 {
     if (!device || !path || !model) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_model_load: device, path and model are required");
+    vkm_model_params p = {0};
+    if (params) memcpy(&p, params, params->struct_size && params->struct_size < sizeof p ? params->struct_size : sizeof p);
     vkm_gguf *g;
     TRY(vkm_gguf_open(path, &g, err));
     struct vkm_model *m = calloc(1, sizeof *m);
@@ -292,7 +294,7 @@ vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_
     vkm_result r = m ? vkm_plan_create(vkm_device_caps(device), &l.plan, err) : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     if (r == VKM_OK) {
         m->device = device;
-        r = load(&l, path, params);
+        r = load(&l, path, &p);
     }
     vkm_plan_destroy(l.plan);
     vkm_gguf_close(g);

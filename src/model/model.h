@@ -49,7 +49,7 @@ vkm_result vkm_plan_add(struct vkm_plan *plan, struct vkm_weight *w, struct vkm_
 /* Appends n words to the tables; returns where. VKM_NONE when out of memory. */
 uint32_t vkm_plan_table(struct vkm_plan *plan, const void *words, uint32_t n);
 uint64_t vkm_plan_bytes(const struct vkm_plan *plan);
-/* Creates the slabs and fills them; moves slabs, sets and tables into the model. */
+/* Creates the slabs and fills them, on params->n_threads threads that are gone when it returns; moves slabs, sets and tables into the model. */
 vkm_result vkm_plan_upload(struct vkm_plan *plan, const vkm_gguf *g, struct vkm_model *model, const vkm_model_params *params, vkm_error *err);
 
 #endif

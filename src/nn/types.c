@@ -22,37 +22,34 @@ float vkm_half_to_float(uint16_t h)
     return f;
 }
 
-static uint32_t *q4(uint32_t *panel, uint32_t nq4, uint32_t k, uint32_t i, uint32_t row) { return panel + (((size_t)k * nq4 + i) * VKM_PANEL_ROWS + row) * 4; }
+/* A panel's words are each written once, and all rows of a block of 32 columns one after the other: runs of 128 or 512 bytes, which suit caches and
+ * write-combined memory alike. */
+#define R VKM_PANEL_ROWS
+#define EACH_ROW(r) for (uint32_t r = 0; r < R; r++)
 
-/* 32 values of up to six bits, a byte each, taken as eight little-endian words of four columns (group c = columns 4c .. 4c + 3). */
-struct values { uint32_t w[8]; };
-
-/* the low four bits: byte b of word w has column 8w + b low, 8w + 4 + b high */
-static void pack_nibbles(const struct values *v, uint32_t out[4])
+/* Low and high halves of 32 bytes, as q has them: byte b of word w is column 8w + b low, 8w + 4 + b high. */
+static inline void split_nibbles(const uint8_t *at, uint32_t *restrict low, uint32_t *restrict high)
 {
-    for (int w = 0; w < 4; w++) out[w] = (v->w[2 * w] & 0x0f0f0f0fu) | (v->w[2 * w + 1] & 0x0f0f0f0fu) << 4;
+    for (int w = 0; w < 4; w++) {
+        uint32_t x = u32(at + 8 * w), y = u32(at + 8 * w + 4);
+        low[w] = (x & 0x0f0f0f0fu) | (y & 0x0f0f0f0fu) << 4;
+        high[w] = (x >> 4 & 0x0f0f0f0fu) | (y & 0xf0f0f0f0u);
+    }
 }
 
-/* the fifth bits: group c is bit c of each byte */
-static uint32_t pack_fifth(const struct values *v)
+/* Exchanges the bits of *b under the mask with those of *a n places above. */
+static inline void swap_bits(uint32_t *a, uint32_t *b, int n, uint32_t mask)
 {
-    uint32_t x = 0;
-    for (int c = 0; c < 8; c++) x |= (v->w[c] >> 4 & 0x01010101u) << c;
-    return x;
+    uint32_t t = (*a >> n ^ *b) & mask;
+    *a ^= t << n;
+    *b ^= t;
 }
 
-/* the two high bits: even groups in the first word, odd in the second, two bits of each byte a group */
-static void pack_high2(const struct values *v, uint32_t out[2])
+/* Of eight words, whose bytes have eight bits each: exchanges the digit `step` of the word's number with the same digit of the bit's number. */
+static inline void swap_digits(uint32_t w[8], int step, int n, uint32_t mask)
 {
-    out[0] = out[1] = 0;
-    for (int c = 0; c < 8; c++) out[c & 1] |= (v->w[c] >> 4 & 0x03030303u) << 2 * (c >> 1);
-}
-
-/* four columns' fifth bits, from bit 4c of a mask of 32 in column order, to bit 4 of each byte */
-static uint32_t spread_fifth(uint32_t mask, int c)
-{
-    uint32_t four = mask >> 4 * c & 15;
-    return (four & 1) << 4 | (four & 2) << 11 | (four & 4) << 18 | (four & 8) << 25;
+    for (int i = 0; i < 8; i++)
+        if (!(i & step)) swap_bits(&w[i], &w[i + step], n, mask);
 }
 
 /* ---- plain types */
@@ -60,30 +57,42 @@ static uint32_t spread_fifth(uint32_t mask, int c)
 static uint32_t words_f32(uint32_t kb) { return kb * 32; }
 static uint32_t words_f16(uint32_t kb) { return kb * 16; }
 
-static void repack_plain(const uint8_t *src, uint32_t cols, uint32_t nq4, uint32_t bytes, uint32_t *panel, uint32_t row)
+/* n_q: uvec4 of a block. Behind the last column come zeros. */
+static inline void repack_plain(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel, uint32_t n_q)
 {
-    uint32_t per = 16 / bytes;                         /* elements of a uvec4 */
-    for (uint32_t c = 0; c < cols; c += per) {
-        uint32_t n = cols - c < per ? cols - c : per;
-        memcpy(q4(panel, nq4, c / 32, c % 32 / per, row), src + (size_t)c * bytes, (size_t)n * bytes);
-    }
+    for (uint32_t k = 0; k < kb; k++, panel += n_q * R * 4)
+        EACH_ROW(r) {
+            const uint8_t *src = rows[r] + (size_t)k * n_q * 16;
+            uint8_t rest[128] = {0};
+            if (cols - k * 32 < 32) src = memcpy(rest, src, cols % 32 * (n_q / 2));
+            for (uint32_t i = 0; i < n_q; i++) memcpy(panel + (i * R + r) * 4, src + i * 16, 16);
+        }
 }
-static void repack_f32(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { (void)kb; repack_plain(src, cols, 8, 4, panel, row); }
-static void repack_f16(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { (void)kb; repack_plain(src, cols, 4, 2, panel, row); }
+static void repack_f32(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { repack_plain(rows, cols, kb, panel, 8); }
+static void repack_f16(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { repack_plain(rows, cols, kb, panel, 4); }
 
 /* ---- blocks of 32 */
 
-/* d of two blocks share a word */
-static void put_half(uint32_t *words, uint32_t k, uint32_t row, uint16_t h) { words[(size_t)(k >> 1) * VKM_PANEL_ROWS + row] |= (uint32_t)h << 16 * (k & 1); }
+/* d, the first half of a block: two neighbours share a word. */
+static inline void put_d(const uint8_t *const *rows, uint32_t k, uint32_t kb, uint32_t block_bytes, uint32_t *d)
+{
+    EACH_ROW(r) {
+        const uint8_t *src = rows[r] + (size_t)k * block_bytes;
+        d[(size_t)k / 2 * R + r] = u16(src) | (k + 1 < kb ? (uint32_t)u16(src + block_bytes) << 16 : 0);
+    }
+}
 
 static uint32_t words_q8_0(uint32_t kb) { return kb * 8 + (kb + 1) / 2; }
-static void repack_q8_0(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row)
+static void repack_q8_0(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel)
 {
-    uint32_t *scales = panel + (size_t)kb * 8 * VKM_PANEL_ROWS;
-    for (uint32_t k = 0; k < cols / 32; k++, src += 34) {
-        memcpy(q4(panel, 2, k, 0, row), src + 2, 16);
-        memcpy(q4(panel, 2, k, 1, row), src + 18, 16);
-        put_half(scales, k, row, u16(src));
+    (void)cols;
+    uint32_t *d = panel + (size_t)kb * 8 * R;
+    for (uint32_t k = 0; k < kb; k++, panel += 8 * R) {
+        EACH_ROW(r) {
+            memcpy(panel + r * 4, rows[r] + (size_t)k * 34 + 2, 16);
+            memcpy(panel + (R + r) * 4, rows[r] + (size_t)k * 34 + 18, 16);
+        }
+        if (k % 2 == 0) put_d(rows, k, kb, 34, d);
     }
 }
 
@@ -92,31 +101,40 @@ static uint32_t words_q4_1(uint32_t kb) { return kb * 4 + kb; }
 static uint32_t words_q5_0(uint32_t kb) { return kb * 5 + (kb + 1) / 2; }
 static uint32_t words_q5_1(uint32_t kb) { return kb * 5 + kb; }
 
-/* Q4_0, Q4_1, Q5_0, Q5_1: a block is d [m] [qh] qs */
-static void repack_legacy(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row, bool m, bool fifth)
+/* The fifth bits of 32 columns: column 4c + b to bit c of byte b. The five digits of a bit's number turn by two places. */
+static inline uint32_t turn_fifth(uint32_t x)
 {
-    uint32_t *hi = panel + (size_t)kb * 4 * VKM_PANEL_ROWS, *scales = fifth ? hi + (size_t)kb * VKM_PANEL_ROWS : hi;
-    for (uint32_t k = 0; k < cols / 32; k++) {
-        if (m) scales[(size_t)k * VKM_PANEL_ROWS + row] = u32(src);
-        else   put_half(scales, k, row, u16(src));
-        src += m ? 4 : 2;
-        uint32_t qh = 0;
-        if (fifth) { qh = u32(src); src += 4; }
-        struct values v;
-        for (int c = 0; c < 8; c++) {                     /* columns 0..15 are low nibbles, 16..31 high ones */
-            uint32_t word = u32(src + 4 * (c & 3));
-            v.w[c] = (c < 4 ? word : word >> 4) & 0x0f0f0f0fu;
-            if (fifth) v.w[c] |= spread_fifth(qh, c);
+    static const struct { int n; uint32_t mask; } swaps[] = {{14, 0x0000ccccu}, {7, 0x00aa00aau}, {2, 0x0c0c0c0cu}, {1, 0x22222222u}};
+    for (int i = 0; i < 4; i++) {
+        uint32_t t = (x >> swaps[i].n ^ x) & swaps[i].mask;
+        x ^= t ^ t << swaps[i].n;
+    }
+    return x;
+}
+
+/* Q4_0, Q4_1, Q5_0, Q5_1: a block is d [m] [qh] qs; columns 0..15 are the low halves of qs, 16..31 the high ones */
+static inline void repack_legacy(const uint8_t *const *rows, uint32_t kb, uint32_t *restrict panel, bool m, bool fifth)
+{
+    uint32_t *hi = panel + (size_t)kb * 4 * R, *scales = fifth ? hi + (size_t)kb * R : hi;
+    const uint32_t header = m ? 4 : 2, block = header + (fifth ? 4 : 0) + 16;
+    for (uint32_t k = 0; k < kb; k++, panel += 4 * R) {
+        EACH_ROW(r) {
+            const uint8_t *src = rows[r] + (size_t)k * block;
+            for (int i = 0; i < 2; i++) {
+                uint32_t x = u32(src + block - 16 + 8 * i), y = u32(src + block - 12 + 8 * i);
+                panel[r * 4 + i] = (x & 0x0f0f0f0fu) | (y & 0x0f0f0f0fu) << 4;
+                panel[r * 4 + 2 + i] = (x >> 4 & 0x0f0f0f0fu) | (y & 0xf0f0f0f0u);
+            }
+            if (fifth) hi[(size_t)k * R + r] = turn_fifth(u32(src + header));
+            if (m) scales[(size_t)k * R + r] = u32(src);
         }
-        src += 16;
-        pack_nibbles(&v, q4(panel, 1, k, 0, row));
-        if (fifth) hi[(size_t)k * VKM_PANEL_ROWS + row] = pack_fifth(&v);
+        if (!m && k % 2 == 0) put_d(rows, k, kb, block, scales);
     }
 }
-static void repack_q4_0(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_legacy(src, cols, kb, panel, row, false, false); }
-static void repack_q4_1(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_legacy(src, cols, kb, panel, row, true, false); }
-static void repack_q5_0(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_legacy(src, cols, kb, panel, row, false, true); }
-static void repack_q5_1(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_legacy(src, cols, kb, panel, row, true, true); }
+static void repack_q4_0(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_legacy(rows, kb, panel, false, false); }
+static void repack_q4_1(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_legacy(rows, kb, panel, true, false); }
+static void repack_q5_0(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_legacy(rows, kb, panel, false, true); }
+static void repack_q5_1(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_legacy(rows, kb, panel, true, true); }
 
 /* ---- super-blocks of 256 */
 
@@ -124,47 +142,57 @@ static uint32_t words_q4_k(uint32_t kb) { return kb * 4 + kb / 8 * 4; }
 static uint32_t words_q5_k(uint32_t kb) { return kb * 5 + kb / 8 * 4; }
 static uint32_t words_q6_k(uint32_t kb) { return kb * 6 + kb / 8 * 5; }
 
-/* Q4_K, Q5_K: d dmin scales[12] [qh 32] qs[128]; the 16-byte header is kept as it is */
-static void repack_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row, bool fifth)
+/* Q4_K, Q5_K: d dmin scales[12] [qh 32] qs[128]; the 16-byte header is kept as it is. 32 bytes of qs hold a block in their low halves, the next in the high ones;
+ * bit j of qh is the fifth of block j. */
+static inline void repack_k(const uint8_t *const *rows, uint32_t kb, uint32_t *restrict panel, bool fifth)
 {
-    uint32_t *hi = panel + (size_t)kb * 4 * VKM_PANEL_ROWS, *header = fifth ? hi + (size_t)kb * VKM_PANEL_ROWS : hi;
-    for (uint32_t s = 0; s < cols / 256; s++) {
-        memcpy(header + ((size_t)s * VKM_PANEL_ROWS + row) * 4, src, 16);
-        const uint8_t *qh = src + 16, *qs = fifth ? src + 48 : src + 16;
-        for (uint32_t j = 0; j < 8; j++) {
-            struct values v;
-            for (uint32_t c = 0; c < 8; c++) {
-                v.w[c] = u32(qs + 32 * (j / 2) + 4 * c) >> 4 * (j & 1) & 0x0f0f0f0fu;
-                if (fifth) v.w[c] |= (u32(qh + 4 * c) >> j & 0x01010101u) << 4;
+    uint32_t *hi = panel + (size_t)kb * 4 * R, *header = fifth ? hi + (size_t)kb * R : hi;
+    for (uint32_t s = 0; s < kb / 8; s++, panel += 8 * 4 * R, hi += 8 * R, header += 4 * R)
+        EACH_ROW(r) {
+            const uint8_t *src = rows[r] + (size_t)s * (fifth ? 176 : 144), *qs = src + (fifth ? 48 : 16);
+            memcpy(header + r * 4, src, 16);
+            for (uint32_t j = 0; j < 8; j += 2) {
+                split_nibbles(qs + 16 * j, panel + (j * R + r) * 4, panel + ((j + 1) * R + r) * 4);
             }
-            pack_nibbles(&v, q4(panel, 1, s * 8 + j, 0, row));
-            if (fifth) hi[(size_t)(s * 8 + j) * VKM_PANEL_ROWS + row] = pack_fifth(&v);
+            if (!fifth) continue;
+            uint32_t w[8];
+            memcpy(w, src + 16, 32);
+            swap_digits(w, 4, 4, 0x0f0f0f0fu);
+            swap_digits(w, 2, 2, 0x33333333u);
+            swap_digits(w, 1, 1, 0x55555555u);
+            for (int j = 0; j < 8; j++) hi[j * R + r] = w[j];
         }
-        src += fifth ? 176 : 144;
-    }
 }
-static void repack_q4_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_k(src, cols, kb, panel, row, false); }
-static void repack_q5_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row) { repack_k(src, cols, kb, panel, row, true); }
+static void repack_q4_k(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_k(rows, kb, panel, false); }
+static void repack_q5_k(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel) { (void)cols; repack_k(rows, kb, panel, true); }
 
-/* Q6_K: ql[128] qh[64] int8 scales[16] d */
-static void repack_q6_k(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row)
+/* Q6_K: ql[128] qh[64] int8 scales[16] d. A half of 128 columns is four blocks g: 0 and 1 in the low halves of the first and second 32 bytes of ql, 2 and 3 in
+ * the high ones; bits 2g of qh are the upper two of block g. */
+static void repack_q6_k(const uint8_t *const *rows, uint32_t cols, uint32_t kb, uint32_t *restrict panel)
 {
-    uint32_t *hi = panel + (size_t)kb * 4 * VKM_PANEL_ROWS, *scales = hi + (size_t)kb * 2 * VKM_PANEL_ROWS, *d = scales + (size_t)kb / 8 * 4 * VKM_PANEL_ROWS;
-    for (uint32_t s = 0; s < cols / 256; s++, src += 210) {
-        memcpy(scales + ((size_t)s * VKM_PANEL_ROWS + row) * 4, src + 192, 16);
-        d[(size_t)s * VKM_PANEL_ROWS + row] = u16(src + 208);
-        for (uint32_t j = 0; j < 8; j++) {                /* 32 columns: half n = j / 4, group g = j % 4 */
-            uint32_t n = j / 4, g = j % 4;
-            struct values v;
-            for (uint32_t c = 0; c < 8; c++)
-                v.w[c] = (u32(src + 64 * n + 32 * (g & 1) + 4 * c) >> (g < 2 ? 0 : 4) & 0x0f0f0f0fu) | (u32(src + 128 + 32 * n + 4 * c) >> 2 * g & 0x03030303u) << 4;
-            pack_nibbles(&v, q4(panel, 1, s * 8 + j, 0, row));
-            uint32_t h[2];
-            pack_high2(&v, h);
-            for (uint32_t i = 0; i < 2; i++) hi[((size_t)(s * 8 + j) * 2 + i) * VKM_PANEL_ROWS + row] = h[i];
+    (void)cols;
+    uint32_t *hi = panel + (size_t)kb * 4 * R, *scales = hi + (size_t)kb * 2 * R, *d = scales + (size_t)kb / 8 * 4 * R;
+    for (uint32_t s = 0; s < kb / 8; s++, scales += 4 * R, d += R)
+        EACH_ROW(r) {
+            const uint8_t *src = rows[r] + (size_t)s * 210;
+            memcpy(scales + r * 4, src + 192, 16);
+            d[r] = u16(src + 208);
+            for (uint32_t half = 0; half < 2; half++) {
+                uint32_t *q = panel + ((size_t)s * 8 + half * 4) * 4 * R + r * 4, *h = hi + ((size_t)s * 8 + half * 4) * 2 * R + r;
+                for (uint32_t g = 0; g < 2; g++) {
+                    split_nibbles(src + 64 * half + 32 * g, q + g * 4 * R, q + (g + 2) * 4 * R);
+                }
+                uint32_t w[8];                         /* word 2m + i: even groups of columns in the first word of hi, odd ones in the second */
+                memcpy(w, src + 128 + 32 * half, 32);
+                swap_digits(w, 4, 4, 0x0f0f0f0fu);
+                swap_digits(w, 2, 2, 0x33333333u);
+                for (uint32_t g = 0; g < 8; g++) h[g * R] = w[g];
+            }
         }
-    }
 }
+
+#undef R
+#undef EACH_ROW
 
 const struct vkm_type vkm_types[] = {
     {0,  "F32",  "f32",  1,   4,   words_f32,  repack_f32},

@@ -13,8 +13,9 @@ struct vkm_type {
     uint32_t block_cols, block_bytes;
     /* Words of one row of a panel with kb blocks of 32 columns. */
     uint32_t (*row_words)(uint32_t kb);
-    /* Writes one row (cols columns at src; the rest of kb * 32 are zeros) into row `row` of a zeroed panel. */
-    void (*repack)(const uint8_t *src, uint32_t cols, uint32_t kb, uint32_t *panel, uint32_t row);
+    /* Writes a panel, each word once and without reading it: 32 rows of cols columns as they lie in the file. Columns from cols to kb * 32 become zeros;
+     * for a row that is absent give one of zero bytes. Pure: any number of threads may repack. */
+    void (*repack)(const uint8_t *const rows[VKM_PANEL_ROWS], uint32_t cols, uint32_t kb, uint32_t *panel);
 };
 
 const struct vkm_type *vkm_type_find(uint32_t ggml_id);      /* NULL: not supported */

@@ -69,7 +69,7 @@ static uint64_t walk_tensor(const vkm_gguf *g, uint64_t i, uint64_t sum)
     free(name);
     sum = mix(sum, t->data, 1);
     sum = mix(sum, (const uint8_t *)t->data + t->bytes - 1, 1);
-    vkm_gguf_tensor_release(g, t);
+    vkm_gguf_release(g, t->data, t->bytes);
     return sum;
 }
 
