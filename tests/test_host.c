@@ -654,11 +654,11 @@ Test(host, several_uploads_are_open)
         const uint32_t *words = read_words(&t);
         for (uint32_t i = 0; i < WORDS; i++)
             if (i % (PIECE / 4) < (PIECE - i / (PIECE / 4) % 5 * 16) / 4) cr_assert_eq(words[i], i * 2654435761u, "word %u", i);
-        /* too many: told, and what is open stays so */
-        uint32_t n = 0;
+        /* too many, or the ring is full of pieces that start where the device copies from: told, and what is open stays so */
+        uint32_t n = 0, most = vkm_buffer_map(t.ws) || 8192 / vkm_device_caps(t.device)->copy_align > 64 ? 64 : (uint32_t)(8192 / vkm_device_caps(t.device)->copy_align);
         vkm_result r = VKM_OK;
         while (n < 100 && (r = vkm_upload_begin(u, t.ws, n * 4, 4, (void **)&to[0], &err)) == VKM_OK) to[0][0] = ~n, n++;
-        cr_assert(r == VKM_ERR_ARGUMENT && n == 64, "%u regions", n);
+        cr_assert(r == VKM_ERR_ARGUMENT && n == most, "%u regions", n);
         for (uint32_t i = 0; i < n; i++) OK(vkm_upload_end(u, &err));
         FAILS(vkm_upload_end(u, &err), VKM_ERR_ARGUMENT);
         OK(vkm_upload_begin(u, t.ws, 0, 4096, (void **)&to[0], &err));
