@@ -195,6 +195,7 @@ Test(ends, each_by_itself)
         }
         OK(vkm_session_generate(r.session, g, 6, listen, to, &err));
     }
+    cr_assert(memcmp(whole->ids[1], whole->ids[2], 20 * 4) && memcmp(whole->ids[4], whole->ids[5], 20 * 4), "sequences say the same");
     int32_t tokens[64];
     const size_t expected[6] = {1, 7, 2, 20, 64 - prompt_of(&r, 4, tokens), 20};
     for (uint32_t i = 0; i < 6; i++) {
@@ -385,13 +386,14 @@ Test(limits, memory_and_ranges)
 Test(audit, batch)
 {
     struct talk *a = malloc(sizeof *a), *b = malloc(sizeof *b);
-    static const char *const caps[] = {"range=1048576,kv_slabs=2", "baseline,range=131072,kv_slabs=8"};
+    static const struct { const char *caps; uint32_t n_ctx, parts; } cases[] = {{"range=1048576,kv_slabs=2", 64, 1}, {"baseline,range=131072,kv_slabs=8", 512, 3}};
     float *z = malloc(2 * 3 * 260 * sizeof *z);
     cr_assert(a && b && z);
-    for (size_t i = 0; i < VKM_COUNT(caps); i++) {
+    for (size_t i = 0; i < VKM_COUNT(cases); i++) {
         struct rig r;
-        vkm_session_params p = {.n_ctx = 64, .n_batch = 16, .n_seq = 3, .kv_type = VKM_KV_F32};
-        open_model(&r, caps[i], "llama", 2, p);
+        vkm_session_params p = {.n_ctx = cases[i].n_ctx, .n_batch = 16, .n_seq = 3, .kv_type = VKM_KV_F32};
+        open_model(&r, cases[i].caps, "llama", 2, p);
+        cr_assert_eq(r.session->layers[1].n_parts, cases[i].parts);
         together_short(&r, 3, 3, a, z);
         p.audit = true;
         rig_session(&r, p);
