@@ -9,7 +9,7 @@
 
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
-#define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows */
+#define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows; the largest in use is the device's (src/nn/build.h) */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
@@ -92,6 +92,7 @@ struct vkm_push_moe_sort {
     uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
     uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
     uint groups_up, groups_down;
+    uint tile_rows;                      /* of the largest tiles: 8 or 16 */
 };
 
 /* glu: out[row] = silu(gate[row]) * up[row] */

@@ -28,6 +28,11 @@ uvec2 x_row[NT];                                    /* device addresses of the r
 #elif !defined(TYPE_Q4_0) && !defined(TYPE_Q8_0)
 #  define OFFSET           /* x = d q + m */
 #endif
+#if defined(TYPE_Q4_0)    /* tokens up to which a block's steps are unrolled; with more, or more to do for a weight, they spill: Q4_K at 4 tokens is 15 GFLOP/s so and 20 in a loop */
+#  define UNROLL 4
+#else
+#  define UNROLL 1
+#endif
 #define STEP_PLANES (NQ4 == 1 ? 1 : NQ4)            /* planes of eight columns */
 
 /* scale and offset of part p of block k */
@@ -134,7 +139,7 @@ void multiply(uvec2 panel, uint kb) {
                 [[unroll]] for (int r = 0; r < int(RPL); r++) acc[t * RPL + r] += m[r] * sum;
             }
 #endif
-            if (NT > 4) {
+            if (NT > UNROLL) {
                 uint i = first;
                 [[dont_unroll]] do {
                     multiply_step(ahead(block, i * STEP_PLANES * 8), k * 8 + i * 2, hi, i);

@@ -1,6 +1,6 @@
 #version 450
 /* Counting sort, second half: perm[sorted row] = slot, stable, so an expert's rows are in token order. The first workgroup also lists the tiles and writes the indirect arguments.
- * Tiles: an expert's rows in 16s, the rest as one tile of the smallest class (1, 4, 8, 16) that holds it: no empty tile, little padding.
+ * Tiles: an expert's rows in largest tiles, the rest as one tile of the smallest class (1, 4, 8, 16) that holds it: no empty tile, little padding.
  * A lane owns a run of neighbouring experts. Workgroups: x = chunks of VKM_SORT_CHUNK slots. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
@@ -26,8 +26,8 @@ void main() {
         uint rows = 0;
         for (uint c = 0; c < chunks; c++) rows += wsu.u[push.ws_counts + c * EXPERTS + e];
         sums[0] += rows;
-        sums[4] += rows / 16;
-        if (rows % 16 != 0) sums[1 + tile_class(rows % 16)]++;
+        sums[1 + tile_class(push.tile_rows)] += rows / push.tile_rows;
+        if (rows % push.tile_rows != 0) sums[1 + tile_class(rows % push.tile_rows)]++;
     }
     for (uint i = 0; i < 5; i++) lane_sum[i][lane] = sums[i];
     barrier();
@@ -44,7 +44,7 @@ void main() {
         start[e] = at[0] + before;
         if (chunk == 0) {
             for (uint done = 0; done < rows; ) {
-                uint take = min(16, rows - done), size = tile_class(take);
+                uint take = min(push.tile_rows, rows - done), size = tile_class(take);
                 uint tile = push.ws_tiles + 2 * (size * push.tiles_max + at[1 + size]++);
                 wsu.u[tile] = e | take << 16;
                 wsu.u[tile + 1] = at[0] + done;

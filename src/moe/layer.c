@@ -4,7 +4,7 @@
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
-uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 16 + (n_expert < slots ? n_expert : slots); }
+uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 8 + (n_expert < slots ? n_expert : slots); }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
@@ -36,7 +36,7 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
         .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), 
-        .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down};
+        .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down, .tile_rows = b->shape.tile_rows};
     push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
     if (lanes > 64) lanes = 64;
@@ -69,6 +69,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
         if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
+        if (sizes[c] > b->shape.tile_rows) break;
         struct vkm_push_matmul push;
         vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;

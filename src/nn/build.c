@@ -19,19 +19,19 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
-    if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel */
-        *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
+    if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel; tiles of 16 are no faster than of 8 and take twice as long to compile */
+        *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .tile_rows = 8, .reduce_lanes = caps->subgroup_size,
                                 .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
         return;
     }
     if (caps->type == VKM_TYPE_CPU) {
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .tile_rows = 16, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
         return;
     }
     uint32_t most = 256;
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = caps->subgroup_size > 32 && caps->subgroup_size <= 64 ? 64 : 32;
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .reduce_lanes = most < 128 ? most : 128,
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .tile_rows = 16, .reduce_lanes = most < 128 ? most : 128,
                             .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
 }
 
@@ -88,9 +88,9 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
     push.n = n; push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
-    for (uint32_t first = 0; first < n; ) {             /* whole tiles of 16, then the smallest tile that holds the rest */
+    for (uint32_t first = 0; first < n; ) {             /* whole tiles of the largest size, then the smallest tile that holds the rest */
         uint32_t left = n - first, tile = 0;
-        while (sizes[tile] < left && tile + 1 < VKM_TILE_CLASSES) tile++;
+        while (sizes[tile] < left && sizes[tile] < b->shape.tile_rows) tile++;
         uint32_t tiles = left / sizes[tile] ? left / sizes[tile] : 1, rows = tiles * sizes[tile] < left ? tiles * sizes[tile] : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
         push.first = first;

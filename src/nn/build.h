@@ -27,6 +27,7 @@ struct vkm_region { uint32_t at, ld, rows; };
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
+    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16 */
     uint32_t reduce_lanes;                   /* norm, router, rope */
     uint32_t sample_lanes;
     uint32_t attention_lanes, attention_rows;
