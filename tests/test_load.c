@@ -4,6 +4,7 @@
 #include "host/workers.h"
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 
 /* ---------------------------------------------------------------- repacking */
 
@@ -159,6 +160,16 @@ static uint32_t count_threads(void)
     return n;
 }
 
+/* A thread that was joined is still listed for a moment. */
+static bool threads_went(uint32_t before)
+{
+    for (int i = 0; i < 1000000; i++) {
+        if (count_threads() <= before) return true;
+        sched_yield();
+    }
+    return false;
+}
+
 Test(load, every_word_with_any_number_of_threads)
 {
     vkm_error err = {0};
@@ -177,7 +188,7 @@ Test(load, every_word_with_any_number_of_threads)
             uint32_t before = count_threads();
             OK(load_watched(d, path, threads[n], &watch, &m, &err));
             cr_assert(!watch.elsewhere && watch.done == watch.total && watch.total == m->info.device_bytes);
-            cr_assert_leq(count_threads(), before, "%u threads were left", count_threads() - before);
+            cr_assert(threads_went(before), "%u threads were left", count_threads() - before);
             if (vkm_buffer_map(m->slabs[0])) {
                 check_weight(m, g, &m->embedding, "token_embd.weight", NULL);
                 check_weight(m, g, &m->output, "output.weight", NULL);
@@ -312,7 +323,7 @@ Test(workers, run_every_job_once)
             for (int i = 0; i < N; i++) n += jobs[i].runs;
             cr_assert(n == started && n >= waited);
             if (threads[t] < 2) cr_assert_eq(n, waited);
-            cr_assert_eq(count_threads(), before);
+            cr_assert(threads_went(before));
         }
     vkm_workers_destroy(NULL);
 }
