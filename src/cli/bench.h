@@ -8,7 +8,8 @@
 
 /* ---------------------------------------------------------------- bench_stat.c */
 
-/* A quantity over repeated runs. drift: median of the last third of the runs over that of the first third, minus 1. */
+/* A quantity over repeated runs. drift: median of the last third of the runs over that of the first third, minus 1; 0 for fewer than 6 runs.
+ * tight: the interval rule of bench_policy held (bench_stat_of: within 2 %). */
 struct bench_stat { uint32_t n; double median, p10, p90, drift; bool tight; };
 
 /* When to stop repeating: after at least min_runs and once the 95 % confidence interval of the median (order statistics) is within `tight` of it, or when the time is used up. */
@@ -19,6 +20,8 @@ typedef vkm_result (*bench_run)(void *user, double *gpu_seconds, vkm_error *err)
 
 /* Wall and GPU seconds of a run; gpu->n is 0 without timestamps. VKM_ERR_CANCELLED after Ctrl-C. */
 vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void *user, struct bench_stat *wall, struct bench_stat *gpu, vkm_error *err);
+/* Names what comes next, for the line of progress on stderr that bench_measure shows once it takes over a second; "" ends the line. */
+void bench_say(const char *fmt, ...) CLI_PRINTF(1, 2);
 /* From values in the order of the runs; sorts a copy. */
 struct bench_stat bench_stat_of(const double *values, uint32_t n);
 
@@ -30,8 +33,12 @@ struct bench_figure {
     double value, p10, p90;        /* p10 = p90 = value: counted, not measured */
     int better;                    /* +1: higher is better, -1: lower, 0: neither */
     const char *why;               /* static; NULL: valid */
+    uint32_t runs;                 /* 0: counted, not measured */
+    double drift;
+    bool tight;
 };
 #define BENCH_FIGURES 20
+#define BENCH_NOTES 32
 
 /* One line of a report. The key tells it from all others and is what `compare` matches: "shape=olmoe-1b-7b type=q4_k tokens=16 routing=uniform step=moe_down". */
 struct bench_row {
@@ -47,6 +54,9 @@ struct bench_report {
     struct bench_row *rows;
     uint32_t n_rows, capacity;
     bool failed;                   /* a row could not be kept: out of memory */
+    bool incomplete;               /* Ctrl-C, a lost device: what is there was measured, the rest is missing */
+    struct bench_note { char key[64], text[256]; } notes[BENCH_NOTES];
+    uint32_t n_notes;
 };
 
 /* A row of this section and key, valid until the next call; never NULL (out of memory: a scratch row, and failed is set). */
@@ -56,6 +66,8 @@ void bench_rate(struct bench_row *row, const char *name, const char *unit, doubl
 void bench_time(struct bench_row *row, const char *name, const struct bench_stat *seconds);                /* microseconds, lower is better */
 void bench_count(struct bench_row *row, const char *name, const char *unit, double value, int better);      /* counted or derived, no spread */
 void bench_invalid(struct bench_row *row, const char *name, const char *unit, const char *why);
+/* Something to keep that is no figure: "model", "logits_hash test=pp512". Replaces a note of the same key; beyond BENCH_NOTES it is dropped. */
+void bench_note(struct bench_report *report, const char *key, const char *fmt, ...) CLI_PRINTF(3, 4);
 /* The figure of that name of the first row of this section whose key starts so; NAN if there is none or it is invalid. How ceilings are looked up. */
 double bench_find(const struct bench_report *report, const char *section, const char *key_prefix, const char *figure);
 
@@ -68,7 +80,7 @@ struct bench_options {
 };
 int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report);
 int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report);
-int bench_model(const struct bench_options *o, vkm_device *device, struct bench_report *report);
+int bench_model(const struct bench_options *o, struct bench_report *report);     /* opens devices of its own, with and without a pipeline cache */
 int bench_compare(const struct bench_options *o, int n_files, char **files);
 
 /* Ceilings that shares of a ceiling refer to: keys of roofline rows. bench_layer measures those that it needs when they are not there yet. */

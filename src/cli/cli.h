@@ -24,15 +24,25 @@ struct args {
     bool ignore_end, special, parse_special, no_special, no_echo, json;
     bool decode, audit, print, profile, validation, no_cache, verbose;
     bool kernels, keys, tensors;
+    bool md, csv;
+    const char *html, *pp, *tg, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
+    int64_t runs;                                          /* 0: as many as the budget allows */
+    double budget;
+    char **files;                                          /* what is no option, for commands that take such */
+    int n_files;
     bool help;
 };
 
-enum { CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_DEVICE = CMD_RUN | CMD_LOGITS, CMD_ALL = 15 };
+enum {
+    CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128,
+    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE, CMD_ALL = 255
+};
 struct command {
-    const char *name;
+    const char *name;                                      /* "run"; "bench model": of the group of commands "bench", whose run is NULL */
     uint32_t bit;
     const char *synopsis, *summary, *details, *examples;
     int (*run)(const struct args *args);
+    int min_files, max_files;                              /* arguments that are no options */
 };
 extern const struct command commands[];
 extern const size_t n_commands;
