@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "host/program.h"
+#include "json_read.h"
 
 /* ---------------------------------------------------------------- bench_stat.c */
 
@@ -121,6 +122,26 @@ void bench_write_md(FILE *out, const struct bench_report *report, const struct b
 void bench_write_csv(FILE *out, const struct bench_report *report, const struct bench_record *record);
 void bench_write_json(FILE *out, const struct bench_report *report, const struct bench_record *record);
 void bench_write_html(FILE *out, const struct bench_report *report, const struct bench_record *record);
+
+/* Parts of pages, also of compare's. Text is escaped. */
+void bench_html_text(FILE *out, const char *text);
+void bench_html_begin(FILE *out, const char *title);       /* up to the page's first heading */
+void bench_html_end(FILE *out);
+
+/* ---------------------------------------------------------------- bench_read.c */
+
+#define BENCH_FILE_MAX (64u << 20)
+/* A report that was read; names, units and reasons point into doc. device has name, driver and caps, record what tells runs apart. */
+struct bench_file {
+    struct bench_report report;
+    struct bench_record record;
+    char tier[32];
+    struct json_doc doc;
+    const struct bench_row **sorted;       /* by section and key, which are unique */
+};
+vkm_result bench_read(const char *text, size_t n, struct bench_file *file, vkm_error *err);
+void bench_file_free(struct bench_file *file);
+const struct bench_row *bench_file_row(const struct bench_file *file, const struct bench_row *like);       /* of the same section and key; NULL: none */
 
 /* ---------------------------------------------------------------- the subcommands. Each adds rows; STATUS_OK or a failure that was reported. */
 

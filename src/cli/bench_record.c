@@ -163,5 +163,7 @@ void bench_record_fill(struct bench_record *r, int argc, char **argv)
     else snprintf(r->memory, sizeof r->memory, "unknown");
     size_t used = 0;
     for (int i = 0; i < argc && used < sizeof r->command; i++) used += (size_t)snprintf(r->command + used, sizeof r->command - used, "%s%s", i ? " " : "", argv[i]);
+    for (char *c = r->command; *c; c++)                    /* one line, whatever the arguments hold */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = ' ';
     bench_record_clocks(r);
 }

@@ -118,6 +118,8 @@ void bench_note(struct bench_report *report, const char *key, const char *fmt, .
     va_start(list, fmt);
     vsnprintf(report->notes[i].text, sizeof report->notes[i].text, fmt, list);
     va_end(list);
+    for (char *c = report->notes[i].text; *c; c++)         /* one line, whatever a file is called */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
 }
 
 void bench_report_free(struct bench_report *report)

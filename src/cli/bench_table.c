@@ -150,6 +150,7 @@ void bench_cell(const struct bench_column *column, const struct bench_row *row, 
     const struct bench_figure *f = bench_figure_find(row, column->name);
     if (!f) snprintf(text, size, "%s", "");
     else if (f->why) snprintf(text, size, "invalid: %s", f->why);
+    else if (strcmp(column->unit, "%") == 0) snprintf(text, size, "%.1f", f->value);
     else bench_number(f->value * column->scale, text, size);
 }
 
