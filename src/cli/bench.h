@@ -78,7 +78,7 @@ void bench_report_free(struct bench_report *report);
 /* ---------------------------------------------------------------- bench_table.c: rows of one section that have the same parts in their keys, as a table */
 
 #define BENCH_KEY_PARTS 8
-struct bench_column { const char *name; char unit[16]; double scale; };    /* a value times scale is in this unit: "us" may be shown as "ms" */
+struct bench_column { const char *name, *of; char unit[16]; double scale; };    /* a figure of this name and unit `of`, times scale, is in `unit`: "us" may be shown as "ms" */
 struct bench_table {
     const char *section;
     uint32_t n_parts, n_columns, n_rows;
@@ -87,6 +87,9 @@ struct bench_table {
     const struct bench_row **rows;                 /* borrowed from the report */
     bool measured;                                 /* some figure is: there is a spread to show */
 };
+int bench_section_rank(const char *section);      /* the order in which sections are shown */
+/* The unit in which a figure whose largest value is this is shown, and what to multiply by: times, bytes and operations stay below 10,000. */
+void bench_unit(struct bench_column *column, const char *unit, double largest);
 /* All rows, by section and otherwise in the order of the report; *n tables, owned by the caller. NULL: out of memory. */
 struct bench_table *bench_tables(const struct bench_report *report, uint32_t *n);
 void bench_tables_free(struct bench_table *tables, uint32_t n);
@@ -156,8 +159,11 @@ int bench_model(const struct bench_options *o, struct bench_report *report);    
 /* Compares the reports args->files as the options say; html may be NULL. */
 int bench_compare(const struct bench_options *o, FILE *out, FILE *html);
 
+/* Measures the ceilings that shares of a ceiling refer to, unless the report has them: bench_roofline.c. */
+vkm_result bench_ceilings(const struct bench_options *o, vkm_device *device, struct bench_report *report, vkm_error *err);
 /* Ceilings that shares of a ceiling refer to: keys of roofline rows. bench_layer measures those that it needs when they are not there yet. */
 #define BENCH_CEILING_READ "kind=read"         /* figure "rate", GB/s */
+#define BENCH_CEILING_CACHED "kind=cached-read"
 #define BENCH_CEILING_COPY "kind=copy"
 #define BENCH_CEILING_F32  "kind=fma type=f32" /* figure "rate", GFLOP/s */
 #define BENCH_CEILING_F16  "kind=fma type=f16"

@@ -10,6 +10,7 @@ struct line {
     const struct bench_figure *figures[ARGS_FILES];        /* NULL: that file has not this figure */
     double ratios[ARGS_FILES];                             /* NAN: none */
     bool within[ARGS_FILES];                               /* the spreads, p10 to p90, overlap */
+    uint32_t at;                                           /* its place among the lines as they were made */
     bool headline;                                         /* says something that the lines of this row before it do not */
 };
 
@@ -115,6 +116,15 @@ static bool repeats(const struct comparison *c, const struct line *line)
     return false;
 }
 
+/* By section, in the order in which sections are shown. */
+static int by_section(const void *a, const void *b)
+{
+    const struct line *x = a, *y = b;
+    int order = bench_section_rank(x->row->section) - bench_section_rank(y->row->section);
+    if (order == 0) order = strcmp(x->row->section, y->row->section);
+    return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
 static int make_lines(struct comparison *c)
 {
     for (uint32_t i = 0; i < c->files[0].report.n_rows; i++) {
@@ -135,9 +145,11 @@ static int make_lines(struct comparison *c)
                 c->lines = lines;
                 c->capacity = more;
             }
+            line.at = c->n_lines;
             c->lines[c->n_lines++] = line;
         }
     }
+    qsort(c->lines, c->n_lines, sizeof *c->lines, by_section);
     return STATUS_OK;
 }
 
@@ -189,17 +201,29 @@ static bool next_remark(const struct comparison *c, uint32_t *state, char *text,
         }
         const char *key = a->report.notes[k].key, *other = note(b, key);
         if (!other || !strstr(key, "_hash ")) continue;
-        snprintf(text, size, "%.*s of %s: %s bits", (int)strcspn(key, "_"), key, strchr(key, ' ') + 1, strcmp(other, a->report.notes[k].text) == 0 ? "the same" : "NOT the same");
+        snprintf(text, size, "%c has %s bits in the %.*s of %s", letter(file), strcmp(other, a->report.notes[k].text) == 0 ? "the same" : "OTHER", (int)strcspn(key, "_"), key, strchr(key, ' ') + 1);
         return true;
     }
     return false;
 }
 
-static void value_text(const struct bench_figure *f, char *text, size_t size)
+/* The unit that suits the largest value of a line. */
+static void unit_of(const struct line *l, struct bench_column *column)
 {
+    double largest = 0;
+    for (uint32_t i = 0; i < ARGS_FILES; i++)
+        if (l->figures[i] && !l->figures[i]->why && l->figures[i]->value > largest) largest = l->figures[i]->value;
+    bench_unit(column, l->figures[0]->unit, largest);
+}
+
+static void value_text(const struct line *l, uint32_t file, char *text, size_t size)
+{
+    const struct bench_figure *f = l->figures[file];
+    struct bench_column column;
+    unit_of(l, &column);
     if (!f) snprintf(text, size, "-");
     else if (f->why) snprintf(text, size, "invalid: %s", f->why);
-    else bench_number(f->value, text, size);
+    else bench_number(f->value * column.scale, text, size);
 }
 
 static void ratio_text(const struct line *l, uint32_t file, char *text, size_t size)
@@ -224,10 +248,11 @@ static void cell(const struct line *l, uint32_t column, char *text, size_t size)
         else snprintf(text, size, "%c vs A", letter(file));
         return;
     }
-    const struct bench_figure *f = l->figures[0];
+    struct bench_column unit;
+    unit_of(l, &unit);
     if (column == 0) snprintf(text, size, "%s", l->row->key);
-    else if (column == 1) snprintf(text, size, "%.60s%s%s", f->name, f->unit[0] ? " " : "", f->unit);
-    else if (column == 2 || column % 2) value_text(l->figures[file], text, size);
+    else if (column == 1) snprintf(text, size, "%.60s%s%s", l->figures[0]->name, unit.unit[0] ? " " : "", unit.unit);
+    else if (column == 2 || column % 2) value_text(l, file, text, size);
     else ratio_text(l, file, text, size);
 }
 
@@ -269,15 +294,11 @@ static void grid(const struct comparison *c, const char *section, bool md, FILE 
         if (c->lines[i].headline && strcmp(c->lines[i].row->section, section) == 0) grid_line(c, &c->lines[i], width, md, out);
 }
 
-/* The sections that have lines, each once: *at starts at 0. */
+/* Each section once: *at starts at 0. */
 static const char *next_section(const struct comparison *c, uint32_t *at)
 {
-    for (; *at < c->n_lines; ++*at) {
-        uint32_t k = 0;
-        while (k < *at && strcmp(c->lines[k].row->section, c->lines[*at].row->section) != 0) k++;
-        if (k == *at) return c->lines[(*at)++].row->section;
-    }
-    return NULL;
+    while (*at < c->n_lines && *at > 0 && strcmp(c->lines[*at].row->section, c->lines[*at - 1].row->section) == 0) ++*at;
+    return *at < c->n_lines ? c->lines[(*at)++].row->section : NULL;
 }
 
 static void write_grids(const struct comparison *c, bool md, FILE *out)

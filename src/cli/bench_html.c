@@ -14,9 +14,9 @@ void bench_html_text(FILE *out, const char *text)
 }
 
 static const char style[] =
-    ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#5b6470;--line:#d5dae1;--panel:#f5f6f8;--good:#2f8f4e;--bad:#c8443c;"
+    ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#5b6470;--line:#d5dae1;--panel:#f5f6f8;--bar:#fff;--good:#2f8f4e;--bad:#c8443c;"
     "--c0:#4778b0;--c1:#e8822a;--c2:#4c9a48;--c3:#d64f52;--c4:#8a63b5;--c5:#3ba5a5;--c6:#d17fa9;--c7:#a97a4d;--c8:#b8a12c;--c9:#6b8fe0;--c10:#7b8b2f;--c11:#9a9a9a}\n"
-    "@media(prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e4e7eb;--dim:#9aa4b0;--line:#343a42;--panel:#1d2126;--good:#56b877;--bad:#e8736b;"
+    "@media(prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e4e7eb;--dim:#9aa4b0;--line:#343a42;--panel:#1d2126;--bar:#101214;--good:#56b877;--bad:#e8736b;"
     "--c0:#6fa0d8;--c1:#f59b4c;--c2:#6cbd67;--c3:#ec7375;--c4:#ab88d6;--c5:#5fc4c4;--c6:#e29dc0;--c7:#c59a70;--c8:#d6c04e;--c9:#8fb0f5;--c10:#a0b14f;--c11:#8a8f96}}\n"
     "body{margin:0 auto;max-width:1080px;padding:24px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\n"
     "h1{font-size:26px;line-height:1.25;margin:0 0 4px}h2{font-size:19px;margin:36px 0 8px}h3{font-size:15px;margin:20px 0 6px}p{margin:4px 0 10px}.dim{color:var(--dim)}\n"
@@ -26,7 +26,7 @@ static const char style[] =
     "tbody tr:hover{background:var(--panel)}td.wrong{color:var(--bad)}td svg{vertical-align:middle}\n"
     "svg{max-width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--fg)}svg text.dim{fill:var(--dim)}.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}\n"
     ".ceiling{stroke:var(--fg);stroke-width:1.6;fill:none}.ceiling.other{stroke-dasharray:5 4;stroke-width:1.2}.curve{fill:none;stroke-width:2}.halo{paint-order:stroke;stroke:var(--bg);stroke-width:4px;stroke-linejoin:round}\n"
-    ".good{fill:var(--good)}.bad{fill:var(--bad)}.even{fill:var(--dim)}.legend{display:flex;flex-wrap:wrap;gap:3px 16px;margin:6px 0 12px;padding:0;list-style:none;font-size:13px}\n"
+    ".good{fill:var(--good)}.bad{fill:var(--bad)}.even{fill:var(--c11)}.legend{display:flex;flex-wrap:wrap;gap:3px 16px;margin:6px 0 12px;padding:0;list-style:none;font-size:13px}\n"
     ".legend i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}details{margin:6px 0}summary{cursor:pointer;color:var(--dim)}\n";
 
 void bench_html_begin(FILE *out, const char *title)
@@ -118,9 +118,12 @@ static void plots(FILE *out, const struct bench_report *report, const char *sect
 {
     if (strcmp(section, "roofline") == 0) bench_plot_roofline(out, report, palette);
     else if (strcmp(section, "step") == 0) {
-        if (isnan(bench_find(report, "roofline", "", "rate"))) bench_plot_roofline(out, report, palette);
+        bool has_section = false;
+        for (uint32_t i = 0; i < report->n_rows; i++) has_section |= strcmp(report->rows[i].section, "roofline") == 0;
+        if (!has_section) bench_plot_roofline(out, report, palette);
         bench_plot_breakdown(out, report, palette);
-    } else bench_plot_curves(out, report, section);
+    }
+    else bench_plot_curves(out, report, section);
 }
 
 void bench_write_html(FILE *out, const struct bench_report *report, const struct bench_record *record)

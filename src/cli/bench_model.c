@@ -282,13 +282,26 @@ static vkm_result profile(struct steps *s, bool prompt, vkm_error *err)
     return VKM_OK;
 }
 
-/* A rate that no memory or arithmetic unit of this device can reach is an error of ours, in a count or a clock: "above the ceiling". */
-static void step_rate(const struct bench *b, struct bench_row *row, const char *name, const char *unit, double per_run, const struct bench_stat *time, const char *ceiling)
+/* The highest ceiling of arithmetic that this run measured; NAN: none. */
+static double most_flops(const struct bench_report *report)
 {
-    double most = bench_find(b->report, "roofline", ceiling, "rate");
-    if (per_run == 0) return;
-    if (per_run / time->median > 1.05 * most) bench_invalid(row, name, unit, "above the ceiling");
-    else bench_rate(row, name, unit, per_run, time);
+    static const char *const keys[] = {BENCH_CEILING_F32, BENCH_CEILING_F16};
+    double most = NAN;
+    for (size_t i = 0; i < VKM_COUNT(keys); i++) most = fmax(most, bench_find(report, "roofline", keys[i], "rate"));    /* fmax leaves out NAN */
+    return most;
+}
+
+/* What the device reached in a step. A rate that no unit of it can reach is an error of ours, in a count or a clock; caches may be faster than memory. */
+static void step_rates(const struct bench *b, struct bench_row *row, const struct step_sum *of, const struct bench_stat *time)
+{
+    double read = bench_find(b->report, "roofline", BENCH_CEILING_READ, "rate"), cached = bench_find(b->report, "roofline", BENCH_CEILING_CACHED, "rate");
+    double flops = most_flops(b->report), gb = 1e-9 * (double)of->bytes, gflop = 1e-9 * (double)of->flops, least = fmax(gb / read, gflop / flops), share = 100 * least / time->median;
+    if (of->bytes && gb / time->median > 1.05 * fmax(read, cached) && isfinite(cached)) bench_invalid(row, "moved", "GB/s", "above the ceiling");
+    else if (of->bytes) bench_rate(row, "moved", "GB/s", gb, time);
+    if (of->flops && gflop / time->median > 1.05 * flops) bench_invalid(row, "computed", "GFLOP/s", "above the ceiling");
+    else if (of->flops) bench_rate(row, "computed", "GFLOP/s", gflop, time);
+    if (share > 105) bench_invalid(row, "of ceiling", "%", "from caches");
+    else if (isfinite(share)) bench_count(row, "of ceiling", "%", share, 0);
 }
 
 static void steps_report(const struct steps *s, const char *kind)
@@ -304,8 +317,7 @@ static void steps_report(const struct steps *s, const char *kind)
         bench_count(row, "calls", "", of->calls, 0);
         if (of->bytes) bench_count(row, "bytes", "B", (double)of->bytes, 0);
         if (of->flops) bench_count(row, "flops", "FLOP", (double)of->flops, 0);
-        step_rate(b, row, "moved", "GB/s", 1e-9 * (double)of->bytes, &time, BENCH_CEILING_READ);
-        step_rate(b, row, "computed", "GFLOP/s", 1e-9 * (double)of->flops, &time, BENCH_CEILING_F32);
+        step_rates(b, row, of, &time);
     }
 }
 
@@ -525,7 +537,9 @@ static void memory_row(struct bench *b)
 
 static int run_tests(struct bench *b)
 {
+    vkm_error err = {0};
     int status = STATUS_OK;
+    if (!b->o->args->quick && bench_ceilings(b->o, b->e.device, b->report, &err) != VKM_OK) status = interrupted() ? fail("interrupted") : fail_error(&err);
     for (uint32_t i = 0; i < b->pp.n && status == STATUS_OK; i++) {
         b->n = b->pp.of[i];
         status = measure_prompt(b);
@@ -554,7 +568,7 @@ int bench_model(const struct bench_options *o, struct bench_report *report)
         if (b->pp.of[i] + 1 > b->n_ctx) b->n_ctx = b->pp.of[i] + 1;
     for (uint32_t i = 0; i < b->tg.n; i++)
         if (b->tg.of[i] + 1 > b->n_ctx) b->n_ctx = b->tg.of[i] + 1;
-    if (status == STATUS_OK && args.no_start) {
+    if (status == STATUS_OK && args.quick) {
         double unused[PHASES];
         char cache[4096];
         status = start(b, cache_path(cache, sizeof cache), unused);

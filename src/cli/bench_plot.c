@@ -49,6 +49,7 @@ static uint32_t colour_of(const struct bench_palette *p, const char *step)
 
 static void legend(FILE *out, const struct bench_palette *p, bool others)
 {
+    if (p->n == 0 && !others) return;
     fputs("<ul class=\"legend\">", out);
     for (uint32_t i = 0; i < p->n; i++) {
         fprintf(out, "<li><i style=\"background:var(--c%u)\"></i>", i);
@@ -61,43 +62,45 @@ static void legend(FILE *out, const struct bench_palette *p, bool others)
 
 /* ---------------------------------------------------------------- logarithmic axes */
 
-enum { WIDTH = 1040, HEIGHT = 470, LEFT = 72, RIGHT = 20, TOP = 14, BOTTOM = 48 };
-struct axes { double x0, x1, y0, y1; };                    /* ends of both, all > 0 */
+enum { WIDTH = 1040, LEFT = 72, RIGHT = 20, TOP = 14, BOTTOM = 48 };
+struct axes { double x0, x1, y0, y1; int height; };        /* ends of both, all > 0; pixels */
 
 static double to_x(const struct axes *a, double x) { return LEFT + log(x / a->x0) / log(a->x1 / a->x0) * (WIDTH - LEFT - RIGHT); }
-static double to_y(const struct axes *a, double y) { return HEIGHT - BOTTOM - log(y / a->y0) / log(a->y1 / a->y0) * (HEIGHT - TOP - BOTTOM); }
+static double to_y(const struct axes *a, double y) { return a->height - BOTTOM - log(y / a->y0) / log(a->y1 / a->y0) * (a->height - TOP - BOTTOM); }
 
-/* 1, 2 and 5 times a power of ten, only the power itself where there are many. Returns the tick after `from`, NAN at the end. */
-static double next_tick(double from, double end, bool many)
+/* Ticks at powers of ten where an axis has many of them, else also in between, the more the shorter it is. Returns the tick after `from`, NAN behind the end. */
+static double next_tick(double from, double end, double decades)
 {
-    static const double steps[] = {1, 2, 5, 10};
+    static const double few[] = {10}, some[] = {2, 5, 10}, all[] = {1.5, 2, 3, 4, 5, 6, 8, 10};
+    const double *steps = decades > 3 ? few : decades > 1 ? some : all;
+    size_t n = decades > 3 ? VKM_COUNT(few) : decades > 1 ? VKM_COUNT(some) : VKM_COUNT(all);
     double power = pow(10, floor(log10(from * 1.0001)));
-    for (size_t i = 1; i < VKM_COUNT(steps); i++)
-        if (power * steps[i] > from * 1.0001 && (!many || i == 3)) return power * steps[i] <= end * 1.0001 ? power * steps[i] : NAN;
+    for (size_t i = 0; i < n; i++)
+        if (power * steps[i] > from * 1.0001) return power * steps[i] <= end * 1.0001 ? power * steps[i] : NAN;
     return NAN;
 }
 
 static void tick_text(double value, char *text, size_t size)
 {
     if (value >= 1e6 || value < 1e-4) snprintf(text, size, "%.0e", value);
-    else snprintf(text, size, "%.*f", value >= 1 ? 0 : (int)ceil(-log10(value * 1.0001)), value);
+    else snprintf(text, size, "%.4g", value);
 }
 
-static void axis_labels(FILE *out, const char *x, const char *y)
+static void axis_labels(FILE *out, const struct axes *a, const char *x, const char *y)
 {
-    fprintf(out, "<text class=\"dim\" x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x);
-    fprintf(out, "<text class=\"dim\" x=\"16\" y=\"%d\" text-anchor=\"middle\" transform=\"rotate(-90 16 %d)\">%s</text>\n", (TOP + HEIGHT - BOTTOM) / 2, (TOP + HEIGHT - BOTTOM) / 2, y);
+    fprintf(out, "<text class=\"dim\" x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", (LEFT + WIDTH - RIGHT) / 2, a->height - 8, x);
+    fprintf(out, "<text class=\"dim\" x=\"16\" y=\"%d\" text-anchor=\"middle\" transform=\"rotate(-90 16 %d)\">%s</text>\n", (TOP + a->height - BOTTOM) / 2, (TOP + a->height - BOTTOM) / 2, y);
 }
 
 static void grid(FILE *out, const struct axes *a, bool powers_of_two)
 {
     char text[32];
-    bool many_x = log10(a->x1 / a->x0) > 3, many_y = log10(a->y1 / a->y0) > 3;
+    double many_x = log10(a->x1 / a->x0), many_y = log10(a->y1 / a->y0);
     double x = powers_of_two ? exp2(ceil(log2(a->x0) - 1e-9)) : next_tick(a->x0 * 0.999, a->x1, many_x);
     for (; x <= a->x1 * 1.0001; x = powers_of_two ? 2 * x : next_tick(x, a->x1, many_x)) {
         tick_text(x, text, sizeof text);
         fprintf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text class=\"dim\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
-                to_x(a, x), to_x(a, x), TOP, HEIGHT - BOTTOM, to_x(a, x), HEIGHT - BOTTOM + 17, text);
+                to_x(a, x), to_x(a, x), TOP, a->height - BOTTOM, to_x(a, x), a->height - BOTTOM + 17, text);
     }
     for (double y = next_tick(a->y0 * 0.999, a->y1, many_y); y <= a->y1 * 1.0001; y = next_tick(y, a->y1, many_y)) {
         tick_text(y, text, sizeof text);
@@ -105,7 +108,7 @@ static void grid(FILE *out, const struct axes *a, bool powers_of_two)
                 LEFT, WIDTH - RIGHT, to_y(a, y), to_y(a, y), LEFT - 8, to_y(a, y) + 4, text);
     }
     fprintf(out, "<line class=\"axis\" x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/><line class=\"axis\" x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/>\n",
-            LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM, LEFT, LEFT, TOP, HEIGHT - BOTTOM);
+            LEFT, WIDTH - RIGHT, a->height - BOTTOM, a->height - BOTTOM, LEFT, LEFT, TOP, a->height - BOTTOM);
 }
 
 static void widen(double *low, double *high, double value)
@@ -114,14 +117,14 @@ static void widen(double *low, double *high, double value)
     if (value > *high) *high = value;
 }
 
-static void svg_begin(FILE *out, const char *label)
+static void svg_begin(FILE *out, const struct axes *a, const char *label)
 {
-    fprintf(out, "<svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"%s\">\n", WIDTH, HEIGHT, WIDTH, HEIGHT, label);
+    fprintf(out, "<svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"%s\">\n", WIDTH, a->height, WIDTH, a->height, label);
 }
 
 /* ---------------------------------------------------------------- roofline */
 
-struct ceiling { const char *key; double value; bool memory; };
+struct ceiling { const char *key, *unit; double value; bool memory; };
 enum { CEILINGS = 32 };
 
 static const struct bench_figure *with_unit(const struct bench_row *row, const char *unit)
@@ -146,7 +149,7 @@ static uint32_t ceilings_of(const struct bench_report *report, struct ceiling *c
         const struct bench_figure *rate = bench_figure_find(row, "rate");
         if (strcmp(row->section, "roofline") != 0 || !rate || rate->why || rate->value <= 0) continue;
         bool memory = strcmp(rate->unit, "GB/s") == 0;
-        if (memory || operations(row)) c[n++] = (struct ceiling){row->key, rate->value, memory};
+        if (memory || operations(row)) c[n++] = (struct ceiling){row->key, rate->unit, rate->value, memory};
     }
     return n;
 }
@@ -181,43 +184,51 @@ static void ceiling_name(FILE *out, const char *key)
     bench_html_text(out, part);
 }
 
+/* The ends of y = bandwidth x within the axes; false when it is not there. */
+static bool slope(const struct axes *a, double bandwidth, double *x0, double *x1)
+{
+    *x0 = fmax(a->x0, a->y0 / bandwidth);
+    *x1 = fmin(a->x1, a->y1 / bandwidth);
+    return *x0 < *x1;
+}
+
 static void draw_ceilings(FILE *out, const struct axes *a, struct ceiling *c, uint32_t n)
 {
     char text[32];
-    double bandwidth = 0, label = -1e9;
+    double bandwidth = 0, label = -1e9, x0, x1;
+    uint32_t slopes = 0;
     for (uint32_t i = 0; i < n; i++)
         if (c[i].memory && c[i].value > bandwidth) bandwidth = c[i].value;
     qsort(c, n, sizeof *c, by_value);
     for (uint32_t i = 0; i < n; i++) {
-        if (!c[i].memory) continue;
-        /* y = bandwidth x, from the left or lower edge to the upper or right one */
-        double x0 = fmax(a->x0, a->y0 / c[i].value), x1 = fmin(a->x1, a->y1 / c[i].value);
-        if (x1 <= x0) continue;
-        double angle = -180 / M_PI * atan2(to_y(a, c[i].value * x0) - to_y(a, c[i].value * x1), to_x(a, x1) - to_x(a, x0));
-        fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>", strcmp(c[i].key, BENCH_CEILING_READ) == 0 ? "" : " other",
-                to_x(a, x0), to_y(a, c[i].value * x0), to_x(a, x1), to_y(a, c[i].value * x1));
-        double at = x0 * pow(x1 / x0, 0.04 + 0.22 * (double)(i % 3)), px = to_x(a, at), py = to_y(a, c[i].value * at) - 5;
-        bench_number(c[i].value, text, sizeof text);
-        fprintf(out, "<text class=\"halo\" x=\"%.1f\" y=\"%.1f\" transform=\"rotate(%.1f %.1f %.1f)\">", px, py, angle, px, py);
-        ceiling_name(out, c[i].key);
-        fprintf(out, " %s GB/s</text>\n", text);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (c[i].memory) continue;
+        bool main = strcmp(c[i].key, BENCH_CEILING_READ) == 0 || strcmp(c[i].key, BENCH_CEILING_F32) == 0;
         double y = to_y(a, c[i].value), from = bandwidth > 0 ? fmax(a->x0, fmin(c[i].value / bandwidth, a->x1)) : a->x0;
-        fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>", strcmp(c[i].key, BENCH_CEILING_F32) == 0 ? "" : " other", to_x(a, from), WIDTH - RIGHT, y, y);
-        label = fmax(label + 14, y - 5);                   /* from the highest down; labels do not cover each other */
+        if (!c[i].memory) fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", main ? "" : " other", to_x(a, from), WIDTH - RIGHT, y, y);
+        else if (slope(a, c[i].value, &x0, &x1))
+            fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", main ? "" : " other", to_x(a, x0), to_y(a, c[i].value * x0), to_x(a, x1), to_y(a, c[i].value * x1));
+    }
+    /* Labels over all lines: of slopes staggered along them, of flat ones from the highest down, so that none covers another. */
+    for (uint32_t i = 0; i < n; i++) {
         bench_number(c[i].value, text, sizeof text);
-        fprintf(out, "<text class=\"halo\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", WIDTH - RIGHT - 4, label);
+        if (!c[i].memory) {
+            label = fmax(label + 14, to_y(a, c[i].value) - 5);
+            fprintf(out, "<text class=\"halo\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", WIDTH - RIGHT - 4, label);
+        } else if (slope(a, c[i].value, &x0, &x1)) {
+            double angle = -180 / M_PI * atan2(to_y(a, c[i].value * x0) - to_y(a, c[i].value * x1), to_x(a, x1) - to_x(a, x0));
+            double at = x0 * pow(x1 / x0, 0.03 + 0.3 * (double)(slopes++ % 3)), px = to_x(a, at), py = to_y(a, c[i].value * at) + 4;
+            fprintf(out, "<text class=\"halo\" x=\"%.1f\" y=\"%.1f\" transform=\"rotate(%.1f %.1f %.1f)\">", px, py, angle, px, py);
+        } else {
+            continue;
+        }
         ceiling_name(out, c[i].key);
-        fprintf(out, " %s</text>\n", text);
+        fprintf(out, " %s %s</text>\n", text, c[i].unit);
     }
 }
 
 void bench_plot_roofline(FILE *out, const struct bench_report *report, const struct bench_palette *palette)
 {
     struct ceiling ceilings[CEILINGS];
-    struct axes a = {INFINITY, 0, INFINITY, 0};
+    struct axes a = {INFINITY, 0, INFINITY, 0, 0};
     uint32_t n = ceilings_of(report, ceilings), n_dots = 0;
     double x, y, bandwidth = 0, most = 0;
     char step[48];
@@ -236,10 +247,10 @@ void bench_plot_roofline(FILE *out, const struct bench_report *report, const str
     if (bandwidth > 0 && most > 0) widen(&a.x0, &a.x1, most / bandwidth);
     if (n_dots == 0) widen(&a.y0, &a.y1, most / 1000);
     if (n_dots == 0) widen(&a.x0, &a.x1, most / bandwidth / 100);
-    a = (struct axes){a.x0 / 2, a.x1 * 4, a.y0 / 2, a.y1 * 1.6};
+    a = (struct axes){a.x0 / 2, a.x1 * 4, a.y0 / 2, a.y1 * 1.6, 470};
     fputs("<h3>Roofline</h3>\n<p class=\"dim\">Operations a second over operations a byte. A dot is a kernel step, larger where it takes more of its run's time; the nearer to the line above it, the better.", out);
     fputs(n ? "</p>\n" : " This report has no ceilings: `vkmoe bench roofline` and `bench layer` measure them.</p>\n", out);
-    svg_begin(out, "roofline");
+    svg_begin(out, &a, "roofline");
     grid(out, &a, false);
     draw_ceilings(out, &a, ceilings, n);
     for (uint32_t i = 0; i < report->n_rows; i++) {
@@ -252,9 +263,9 @@ void bench_plot_roofline(FILE *out, const struct bench_report *report, const str
         bench_html_text(out, row->key);
         fprintf(out, ": %.4g GFLOP/s, %.4g FLOP/byte</title></circle>\n", y, x);
     }
-    axis_labels(out, "FLOP / byte", "GFLOP / s");
+    axis_labels(out, &a, "FLOP / byte", "GFLOP / s");
     fputs("</svg>\n", out);
-    if (n_dots) legend(out, palette, true);
+    legend(out, palette, n_dots > 0);
 }
 
 /* ---------------------------------------------------------------- step breakdown */
@@ -315,7 +326,7 @@ static void breakdown_bar(FILE *out, const struct bench_report *report, uint32_t
                 bench_html_text(out, step);
                 time_text(time_of(row), text, sizeof text);
                 fprintf(out, ": %s, %.1f %%</title></rect>", text, 100 * time_of(row) / total);
-                if (width > 44) fprintf(out, "<text x=\"%.1f\" y=\"16\" text-anchor=\"middle\" style=\"fill:#fff\">%.0f %%</text>", at + width / 2, 100 * time_of(row) / total);
+                if (width > 44) fprintf(out, "<text x=\"%.1f\" y=\"16\" text-anchor=\"middle\" style=\"fill:var(--bar)\">%.0f %%</text>", at + width / 2, 100 * time_of(row) / total);
                 at += width;
             }
     }
@@ -382,14 +393,14 @@ static bool curve_of(const struct bench_row *row, char *name, size_t size, doubl
 
 static void plot(FILE *out, const struct series *series, uint32_t n)
 {
-    struct axes a = {INFINITY, 0, INFINITY, 0};
+    struct axes a = {INFINITY, 0, INFINITY, 0, 0};
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t k = 0; k < series[i].n; k++) {
             widen(&a.x0, &a.x1, series[i].points[k].x);
             widen(&a.y0, &a.y1, series[i].points[k].y);
         }
-    a = (struct axes){a.x0 / 1.15, a.x1 * 1.15, a.y0 / 1.3, a.y1 * 1.3};
-    svg_begin(out, "tokens per second");
+    a = (struct axes){a.x0 / 1.15, a.x1 * 1.15, a.y0 / 1.3, a.y1 * 1.3, 330};
+    svg_begin(out, &a, "tokens per second");
     grid(out, &a, true);
     for (uint32_t i = 0; i < n; i++) {
         fprintf(out, "<polyline class=\"curve\" style=\"stroke:var(--c%u)\" points=\"", i);
@@ -401,7 +412,7 @@ static void plot(FILE *out, const struct series *series, uint32_t n)
             fprintf(out, ", %g: %.4g tok/s</title></circle>\n", series[i].points[k].x, series[i].points[k].y);
         }
     }
-    axis_labels(out, "tokens in the batch", "tokens / s");
+    axis_labels(out, &a, "tokens", "tokens / s");
     fputs("</svg>\n<ul class=\"legend\">", out);
     for (uint32_t i = 0; i < n; i++) {
         fprintf(out, "<li><i style=\"background:var(--c%u)\"></i>", i);

@@ -49,12 +49,12 @@ static bool belongs(const struct bench_table *t, const struct bench_row *row)
     return true;
 }
 
-/* Times, bytes and operations are shown in the unit in which the largest is below 10,000. */
-static void choose_unit(struct bench_column *c, const char *unit, double largest)
+void bench_unit(struct bench_column *c, const char *unit, double largest)
 {
     static const struct { const char *from, *to[4]; } units[] = {
         {"us", {"us", "ms", "s", NULL}}, {"B", {"B", "kB", "MB", "GB"}}, {"FLOP", {"FLOP", "kFLOP", "MFLOP", "GFLOP"}}};
     c->scale = 1;
+    c->of = unit;
     snprintf(c->unit, sizeof c->unit, "%s", unit);
     for (size_t i = 0; i < VKM_COUNT(units); i++) {
         if (strcmp(units[i].from, unit) != 0) continue;
@@ -66,25 +66,24 @@ static void choose_unit(struct bench_column *c, const char *unit, double largest
 
 static void columns_of(struct bench_table *t)
 {
-    const char *units[VKM_COUNT(t->columns)];
     double largest[VKM_COUNT(t->columns)] = {0};
     for (uint32_t i = 0; i < t->n_rows; i++)
         for (uint32_t k = 0; k < t->rows[i]->n_figures; k++) {
             const struct bench_figure *f = &t->rows[i]->figures[k];
             uint32_t c = 0;
-            while (c < t->n_columns && (strcmp(t->columns[c].name, f->name) != 0 || strcmp(units[c], f->unit) != 0)) c++;
+            while (c < t->n_columns && (strcmp(t->columns[c].name, f->name) != 0 || strcmp(t->columns[c].of, f->unit) != 0)) c++;
             if (c == VKM_COUNT(t->columns)) continue;
             if (c == t->n_columns) {
-                t->columns[t->n_columns++].name = f->name;
-                units[c] = f->unit;
+                t->columns[t->n_columns].name = f->name;
+                t->columns[t->n_columns++].of = f->unit;
             }
             if (f->runs) t->measured = true;
             if (!f->why && f->value > largest[c]) largest[c] = f->value;
         }
-    for (uint32_t c = 0; c < t->n_columns; c++) choose_unit(&t->columns[c], units[c], largest[c]);
+    for (uint32_t c = 0; c < t->n_columns; c++) bench_unit(&t->columns[c], t->columns[c].of, largest[c]);
 }
 
-static int section_rank(const char *section)
+int bench_section_rank(const char *section)
 {
     static const char *const order[] = {"roofline", "model", "layer", "step"};
     int i = 0;
@@ -96,7 +95,7 @@ static int section_rank(const char *section)
 static void sort_tables(struct bench_table *tables, uint32_t n)
 {
     for (uint32_t i = 1; i < n; i++)
-        for (uint32_t k = i; k > 0 && section_rank(tables[k].section) < section_rank(tables[k - 1].section); k--) {
+        for (uint32_t k = i; k > 0 && bench_section_rank(tables[k].section) < bench_section_rank(tables[k - 1].section); k--) {
             struct bench_table t = tables[k];
             tables[k] = tables[k - 1];
             tables[k - 1] = t;
@@ -147,7 +146,9 @@ void bench_number(double value, char *text, size_t size)
 
 void bench_cell(const struct bench_column *column, const struct bench_row *row, char *text, size_t size)
 {
-    const struct bench_figure *f = bench_figure_find(row, column->name);
+    const struct bench_figure *f = NULL;
+    for (uint32_t i = 0; i < row->n_figures && !f; i++)
+        if (strcmp(row->figures[i].name, column->name) == 0 && strcmp(row->figures[i].unit, column->of) == 0) f = &row->figures[i];
     if (!f) snprintf(text, size, "%s", "");
     else if (f->why) snprintf(text, size, "invalid: %s", f->why);
     else if (strcmp(column->unit, "%") == 0) snprintf(text, size, "%.1f", f->value);

@@ -26,7 +26,7 @@ struct args {
     bool ignore_end, special, parse_special, no_special, no_echo, json;
     bool decode, audit, print, profile, validation, no_cache, verbose;
     bool kernels, keys, tensors;
-    bool md, csv, no_start;
+    bool md, csv, quick;
     const char *html, *pp, *tg, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
     int64_t runs;                                          /* 0: as many as the budget allows */
     double budget;

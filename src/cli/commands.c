@@ -42,8 +42,8 @@ const struct command commands[] = {
      "  vkmoe bench layer --shape all --html layer.html\n", bench_layer_command, 0, 0},
     {"bench model", CMD_MODEL, "[-m FILE] [-p N,N] [-n N,N] [options]", "tokens per second, latency, load time and memory of a model",
      "pp N: a prompt of N tokens in an empty context, in passes of 512. tg N: N tokens one at a time from an empty context, always the likeliest, going on after an\n"
-     "end of text. Each with tokens per second, the CPU time of this process, and the time of each kernel step on the device. Also the time to the first token of a\n"
-     "prompt; and, without and with a pipeline cache, the time to open the device, to load the model, and until its pipelines are made. The caches are temporary ones,\n"
+     "end of text. Each with tokens per second, the CPU time of this process, and the time of each kernel step on the device, beside the ceilings of the device. Also\n"
+     "the time to the first token of a prompt; and, without and with a pipeline cache, the time to open the device, to load the model, and until its pipelines are made. The caches are temporary ones,\n"
      "so nothing that is kept elsewhere makes the first start look fast. On a CPU driver device memory is host memory too.\n",
      "  vkmoe bench model\n"
      "  vkmoe bench model -m olmoe-1b-7b.gguf -p 128,512 -n 64 --md\n"
