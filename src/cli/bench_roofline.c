@@ -294,7 +294,7 @@ static void describe_access(const struct roof *f, const void *user, uint32_t sha
 
 static vkm_result measure_transfer(struct roof *f, enum transfer kind)
 {
-    static const struct { const char *key; } names[] = {[READ] = {BENCH_CEILING_READ}, [READ_CACHED] = {"kind=cached-read"}, [COPY] = {BENCH_CEILING_COPY}};
+    static const struct { const char *key; } names[] = {[READ] = {BENCH_CEILING_READ}, [READ_CACHED] = {BENCH_CEILING_CACHED}, [COPY] = {BENCH_CEILING_COPY}};
     const struct ceiling c = {.key = names[kind].key, .unit = "GB/s", .n_shapes = VKM_COUNT(accesses) + (kind == COPY), .build = build_access, .check = check_access,
                               .describe = describe_access, .user = &kind};
     return measure(f, &c);
@@ -433,8 +433,6 @@ static vkm_result time_empty(struct roof *f, uint32_t n, bool barriers, struct b
     return r;
 }
 
-static void divide(struct bench_stat *s, double by) { s->median /= by; s->p10 /= by; s->p90 /= by; }
-
 static vkm_result measure_costs(struct roof *f)
 {
     struct bench_stat submission, dispatch, drained;
@@ -443,8 +441,8 @@ static vkm_result measure_costs(struct roof *f)
     TRY(time_empty(f, 1, false, &submission));
     TRY(time_empty(f, n, false, &dispatch));
     TRY(time_empty(f, n, true, &drained));
-    divide(&dispatch, n);
-    divide(&drained, n);
+    bench_stat_divide(&dispatch, n);
+    bench_stat_divide(&drained, n);
     bench_time(bench_row_add(f->report, "roofline", "kind=submission"), "time", &submission);
     bench_note(f->report, "kind=submission", "submit to end of wait, one empty dispatch");
     bench_time(bench_row_add(f->report, "roofline", "kind=dispatch"), "time", &dispatch);
@@ -461,7 +459,7 @@ static vkm_result measure_costs(struct roof *f)
 /* needed: only what shares refer to, and only what the report does not have yet. */
 static vkm_result measure_all(struct roof *f, bool needed)
 {
-    struct { const char *key; enum transfer kind; bool needed; } transfers[] = {{BENCH_CEILING_READ, READ, true}, {"kind=cached-read", READ_CACHED, false}, {BENCH_CEILING_COPY, COPY, false}};
+    struct { const char *key; enum transfer kind; bool needed; } transfers[] = {{BENCH_CEILING_READ, READ, true}, {BENCH_CEILING_CACHED, READ_CACHED, true}, {BENCH_CEILING_COPY, COPY, false}};
     for (size_t i = 0; i < VKM_COUNT(transfers); i++)
         if (!needed || (transfers[i].needed && isnan(bench_find(f->report, "roofline", transfers[i].key, "rate")))) TRY(measure_transfer(f, transfers[i].kind));
     for (size_t i = 0; i < VKM_COUNT(alus); i++) {
@@ -487,7 +485,7 @@ static vkm_result with_buffers(const struct bench_options *o, vkm_device *device
 vkm_result bench_ceilings(const struct bench_options *o, vkm_device *device, struct bench_report *report, vkm_error *err)
 {
     bool fp16 = vkm_device_caps(device)->tier == VKM_TIER_FP16;
-    if (!isnan(bench_find(report, "roofline", BENCH_CEILING_READ, "rate")) && !isnan(bench_find(report, "roofline", fp16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, "rate"))) return VKM_OK;
+    if (!isnan(bench_find(report, "roofline", BENCH_CEILING_READ, "rate")) && !isnan(bench_find(report, "roofline", BENCH_CEILING_CACHED, "rate")) && !isnan(bench_find(report, "roofline", fp16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, "rate"))) return VKM_OK;
     return with_buffers(o, device, report, true, err);
 }
 

@@ -35,7 +35,7 @@ static vkm_result run_profile(void *user, double *gpu_seconds, vkm_error *err)
     return c->profiled ? c->profiled(c->user, c->program, err) : VKM_OK;
 }
 
-static void divide(struct bench_stat *s, double by) { s->median /= by; s->p10 /= by; s->p90 /= by; }
+void bench_stat_divide(struct bench_stat *s, double by) { s->median /= by; s->p10 /= by; s->p90 /= by; }
 
 vkm_result bench_time_program(vkm_device *device, vkm_program *program, const struct bench_policy *policy, bench_profiled profiled, void *user, struct bench_times *times, vkm_error *err)
 {
@@ -56,7 +56,7 @@ vkm_result bench_time_program(vkm_device *device, vkm_program *program, const st
     times->repeat = c.repeat;
     vkm_result r = bench_measure(&half, run_submission, &c, &times->wall, &ignored, err);
     if (r) return r;
-    divide(&times->wall, c.repeat);
+    bench_stat_divide(&times->wall, c.repeat);
     if (!vkm_device_caps(device)->timestamp_bits || !vkm_program_step_count(program)) return VKM_OK;
     return bench_measure(&half, run_profile, &c, &ignored, &times->gpu, err);
 }
