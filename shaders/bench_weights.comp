@@ -1,6 +1,7 @@
 #version 450
 /* Synthetic weights, made where they are used: panels of TYPE (shaders/quant.glsl) whose quants are random bits and whose scales are such that a value's standard deviation is
  * about push.scale and its mean about 0. push.identity (f32 only): row r has a one in column r, zeros elsewhere. The slab is bound as the workspace.
+ * push.planes: 16 bytes a row lie apart as four planes of words (vkm_panel_planes), so that these four words are of four rows.
  * Bits come from a counter: the finalizer of MurmurHash3 (Appleby) over seed and word. Workgroups: x = parts of a panel of local_size_x times 4 words, y = panels. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
@@ -47,8 +48,10 @@ float scale(uint bits) { return push.scale / DEVIATION * (0.5 + float(bits & 0xf
 uvec4 quants(uint i, uvec4 r) {
 #if defined(TYPE_F32)
     if (push.identity != 0) {
-        uint row = (push.first_panel + gl_WorkGroupID.y) * 32 + i % 32;
-        return floatBitsToUint(vec4(equal(uvec4(i / 32 * 4) + uvec4(0, 1, 2, 3), uvec4(row))));
+        uint first_row = (push.first_panel + gl_WorkGroupID.y) * 32, first_column = i / 32 * 4;
+        uvec4 row = uvec4(first_row + i % 32), column = first_column + uvec4(0, 1, 2, 3);
+        if (push.planes != 0) row = first_row + i % 8 * 4 + uvec4(0, 1, 2, 3), column = uvec4(first_column + i % 32 / 8);
+        return floatBitsToUint(vec4(equal(column, row)));
     }
     return floatBitsToUint(vec4(value(r.x, 24), value(r.y, 24), value(r.z, 24), value(r.w, 24)));
 #elif defined(TYPE_F16)
@@ -69,8 +72,8 @@ uvec4 scales(uint i, uvec4 r) {
 #elif defined(SCALE_DM)
     [[unroll]] for (int c = 0; c < 4; c++) { float d = scale(r[c]); r[c] = packHalf2x16(vec2(d, -MEAN * d)); }
 #elif defined(SCALE_K)
-    float d = scale(r.x);
-    r.x = packHalf2x16(vec2(d, MEAN * d));             /* the 6-bit scales stay random */
+    uint first = push.planes == 0 ? 1 : i % 32 < 8 ? 4 : 0;    /* how many of the words are a row's first; the 6-bit scales behind it stay random */
+    [[unroll]] for (int c = 0; c < 4; c++) if (c < first) { float d = scale(r[c]); r[c] = packHalf2x16(vec2(d, MEAN * d)); }
 #elif defined(TYPE_Q6_K)
     if (i >= push.kb / 8 * 32)                         /* behind the int8 scales */
         [[unroll]] for (int c = 0; c < 4; c++) r[c] = packHalf2x16(vec2(scale(r[c]), 0.0));

@@ -57,7 +57,7 @@ struct bench_plan {
     uint64_t slab_limit;
     uint32_t set_limit;
     uint64_t *slab_bytes; uint32_t *slab_set, n_slabs, n_sets;
-    uint32_t *tables, n_tables;
+    uint32_t *tables, n_tables;                             /* of one copy, without device addresses */
     struct bench_run *runs; uint32_t n_runs;
 };
 /* VKM_ERR_LIMIT, saying why, where the device cannot bind such a layer. */
@@ -66,13 +66,15 @@ void bench_plan_destroy(struct bench_plan *plan);
 
 struct bench_weights {
     uint32_t n_copies, n_slabs, n_sets;                     /* slabs and sets of a copy */
-    vkm_buffer **slabs, *tables;
+    vkm_buffer **slabs, *tables;                            /* tables: those of all copies, one behind the other */
     vkm_bindings **sets;                                    /* [n_copies][n_sets]: vkm_build.sets of a copy */
     uint32_t made_slabs, made_sets;
 };
 /* Copies of the plan's layer, filled by the device from the seed; all their sets have this workspace. */
 vkm_result bench_weights_create(vkm_device *device, const struct bench_plan *plan, uint32_t n_copies, uint32_t seed, vkm_buffer *workspace, struct bench_weights *weights, vkm_error *err);
 void bench_weights_destroy(struct bench_weights *weights);
+/* The plan's layer with the weights of that copy; its sets are those from copy * n_sets on. */
+struct vkm_moe bench_weights_moe(const struct bench_plan *plan, uint32_t copy);
 /* Writes n words at the start of a buffer, on the queue. */
 vkm_result bench_upload(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *from, uint64_t bytes, vkm_error *err);
 

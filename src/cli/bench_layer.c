@@ -67,7 +67,7 @@ static void plan_space(const struct layer *l, uint32_t n, struct vkm_space *spac
     struct vkm_layer one = {.moe = l->plan.moe};
     struct vkm_model model = {.h = {.n_layer = 1, .n_embd = s->n_embd, .n_vocab = 32, .n_head = 1, .n_head_kv = 1, .head = 32, .n_expert = s->n_expert, .n_used = s->n_used,
                                     .n_ff = s->n_ff, .n_ff_shared = s->n_ff_shared}, .layers = &one};
-    vkm_space_plan(&model, n, space);
+    vkm_space_plan(&model, n, 1, space);
     /* Where a layer's last step leaves the next one's input the router puts its logits: it has to wait for it, as in a model. */
     space->moe.logits.at = space->xn.at;
 }
@@ -117,9 +117,9 @@ static uint32_t readback_stride(const struct planned *p) { return p->space.moe.i
 static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t i, vkm_program *program)
 {
     const struct vkm_space *s = &p->space;
-    const struct vkm_moe *m = &l->plan.moe;
-    struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)(i % l->weights.n_copies) * l->weights.n_sets,
-                          .layer = -1, .err = l->err};
+    uint32_t copy = i % l->weights.n_copies;
+    const struct vkm_moe moe = bench_weights_moe(&l->plan, copy), *m = &moe;
+    struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)copy * l->weights.n_sets, .layer = -1, .err = l->err};
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     vkm_shape_choose(l->caps, &b.shape);
@@ -209,7 +209,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->dispatches++;
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
-        if (strcmp(vkm_kernel_name(step->kernel), "moe_gate_up") && strcmp(vkm_kernel_name(step->kernel), "moe_down")) continue;
+        if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
         r = bench_tiles_add(&l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);

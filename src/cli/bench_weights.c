@@ -29,6 +29,14 @@ static bool add_table(struct bench_plan *p, uint32_t word)
     return true;
 }
 
+static bool add_chunk(struct bench_plan *p, uint32_t slab, uint32_t at)
+{
+    const uint32_t entry[VKM_CHUNK_WORDS] = {slab, at};    /* the address once there is one */
+    for (uint32_t i = 0; i < VKM_CHUNK_WORDS; i++)
+        if (!add_table(p, entry[i])) return false;
+    return true;
+}
+
 static uint32_t first_slab_of(const struct bench_plan *p, uint32_t set)
 {
     uint32_t i = p->n_slabs;
@@ -103,7 +111,7 @@ static vkm_result place(struct bench_plan *p, struct vkm_weight *w, bool identit
             if (!room(p, bytes, set)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
             uint64_t *used = &p->slab_bytes[p->n_slabs - 1];
             uint32_t at = (uint32_t)(*used / 16);
-            if (!add_table(p, p->n_slabs - 1 - first_slab_of(p, set)) || !add_table(p, at) || !add_run(p, w, at, chunk_panels(w, c), c * w->chunk_panels, identity, fresh))
+            if (!add_chunk(p, p->n_slabs - 1 - first_slab_of(p, set), at) || !add_run(p, w, at, chunk_panels(w, c), c * w->chunk_panels, identity, fresh))
                 return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
             *used += bytes;
             p->bytes += bytes;
@@ -186,7 +194,7 @@ static vkm_result add_fill(vkm_device *device, vkm_program *program, const vkm_b
     for (uint32_t done = 0; done < run->panels; ) {
         uint32_t n = run->panels - done < FILL_PANELS ? run->panels - done : FILL_PANELS;
         struct vkm_push_bench_weights push = {.at = run->at + (uint32_t)(done * (panel_bytes / 16)), .kb = run->kb, .first_panel = run->first_panel + done, .seed = seed,
-                                              .identity = run->identity, .scale = run->scale};
+                                              .identity = run->identity, .planes = vkm_device_caps(device)->scalar_loads, .scale = run->scale};
         struct vkm_step step = {.bindings = bindings, .groups = {vkm_div_up((uint32_t)(panel_bytes / 16), FILL_LANES), n, 1}, .bytes = n * panel_bytes, .n_writes = 1,
                                 .writes = {{NULL, (uint64_t)push.at * 16, (uint64_t)push.at * 16 + n * panel_bytes}}};
         VKM_STEP_PUSH(step, push);
@@ -213,7 +221,30 @@ static vkm_result fill(vkm_device *device, const struct bench_plan *plan, uint32
     return r;
 }
 
-static vkm_result create_copy(vkm_device *device, const struct bench_plan *plan, uint32_t seed, vkm_buffer *workspace, struct bench_weights *w, vkm_error *err)
+/* A copy's tables: the plan's, with the device addresses of its slabs. */
+static vkm_result upload_tables(vkm_device *device, const struct bench_plan *plan, uint32_t copy, const struct bench_weights *w, vkm_error *err)
+{
+    const struct vkm_weight *all[] = {&plan->moe.router, &plan->moe.gate_up, &plan->moe.down, &plan->moe.shared_gate_up, &plan->moe.shared_down};
+    vkm_buffer *const *slabs = w->slabs + (size_t)copy * plan->n_slabs;
+    uint64_t bytes = (uint64_t)plan->n_tables * 4;
+    uint32_t *tables = malloc(bytes);
+    if (!tables) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    memcpy(tables, plan->tables, bytes);
+    for (size_t i = 0; i < VKM_COUNT(all) && vkm_device_caps(device)->scalar_loads; i++) {
+        uint32_t first = 0, *entry = tables + all[i]->tab;
+        while (plan->slab_set[first] != all[i]->set) first++;
+        for (uint32_t c = 0; all[i]->type && c < all[i]->experts * all[i]->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
+            uint64_t address = vkm_buffer_address(slabs[first + entry[0]]) + (uint64_t)entry[1] * 16;
+            entry[2] = (uint32_t)address;
+            entry[3] = (uint32_t)(address >> 32);
+        }
+    }
+    vkm_result r = bench_upload(device, w->tables, copy * bytes, tables, bytes, err);
+    free(tables);
+    return r;
+}
+
+static vkm_result create_copy(vkm_device *device, const struct bench_plan *plan, uint32_t copy, uint32_t seed, vkm_buffer *workspace, struct bench_weights *w, vkm_error *err)
 {
     vkm_buffer **slabs = w->slabs + w->made_slabs;
     for (uint32_t i = 0; i < plan->n_slabs; i++) {
@@ -221,6 +252,7 @@ static vkm_result create_copy(vkm_device *device, const struct bench_plan *plan,
         w->made_slabs++;
         TRY(fill(device, plan, i, slabs[i], w->tables, (seed + w->made_slabs) * 0x85ebca6bu, err));
     }
+    TRY(upload_tables(device, plan, copy, w, err));
     for (uint32_t set = 0, first = 0; set < plan->n_sets; set++) {
         uint32_t n = 0;
         while (first + n < plan->n_slabs && plan->slab_set[first + n] == set) n++;
@@ -237,14 +269,21 @@ vkm_result bench_weights_create(vkm_device *device, const struct bench_plan *pla
     w->slabs = calloc((size_t)n_copies * plan->n_slabs, sizeof *w->slabs);
     w->sets = calloc((size_t)n_copies * plan->n_sets, sizeof *w->sets);
     vkm_result r = w->slabs && w->sets ? VKM_OK : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    if (!r) r = vkm_buffer_create(device, VKM_BUFFER_DEVICE, (uint64_t)plan->n_tables * 4, "tables", &w->tables, err);
-    if (!r) r = bench_upload(device, w->tables, 0, plan->tables, (uint64_t)plan->n_tables * 4, err);
+    if (!r) r = vkm_buffer_create(device, VKM_BUFFER_DEVICE, (uint64_t)n_copies * plan->n_tables * 4, "tables", &w->tables, err);
     for (uint32_t i = 0; !r && i < n_copies; i++) {
-        r = create_copy(device, plan, seed, workspace, w, err);
+        r = create_copy(device, plan, i, seed, workspace, w, err);
         if (!r && interrupted()) r = vkm_fail(err, VKM_ERR_CANCELLED, "interrupted");
     }
     if (r) bench_weights_destroy(w);
     return r;
+}
+
+struct vkm_moe bench_weights_moe(const struct bench_plan *plan, uint32_t copy)
+{
+    struct vkm_moe moe = plan->moe;
+    struct vkm_weight *const all[] = {&moe.router, &moe.gate_up, &moe.down, &moe.shared_gate_up, &moe.shared_down};
+    for (size_t i = 0; i < VKM_COUNT(all); i++) all[i]->tab += copy * plan->n_tables;
+    return moe;
 }
 
 void bench_weights_destroy(struct bench_weights *w)

@@ -27,7 +27,7 @@ struct args {
     bool decode, audit, print, profile, validation, no_cache, verbose;
     bool kernels, keys, tensors;
     bool md, csv, quick;
-    const char *html, *pp, *tg, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
+    const char *html, *pp, *tg, *sequences, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
     int64_t runs;                                          /* 0: as many as the budget allows */
     double budget;
     const char *files[ARGS_FILES];                         /* what is no option, for commands that take such */
@@ -104,7 +104,7 @@ int engine_open(const struct args *args, struct engine *e);
 int engine_device(const struct args *args, const char *cache, struct engine *e);
 int engine_model(const struct args *args, struct engine *e);
 const char *cache_path(char *path, size_t size);      /* where pipelines are kept by default; NULL: nowhere */
-int engine_session(const struct args *args, uint32_t n_ctx, struct engine *e);
+int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e);
 /* With --print or --profile the programs of the prompt's first pass and of one token. Comes last: it changes the sequence. */
 int engine_print(const struct args *args, const struct engine *e, const int32_t *ids, size_t n, FILE *out);
 /* Destroys what is there; STATUS_FAILED instead of status when the validation layer complained. */

@@ -40,13 +40,14 @@ const struct command commands[] = {
      "do, and the share of the ceilings measured in the same run.\n",
      "  vkmoe bench layer --shape olmoe-1b-7b --type q4_k,q8_0 --tokens 1,8,64,512\n"
      "  vkmoe bench layer --shape all --html layer.html\n", bench_layer_command, 0, 0},
-    {"bench model", CMD_MODEL, "[-m FILE] [-p N,N] [-n N,N] [options]", "tokens per second, latency, load time and memory of a model",
+    {"bench model", CMD_MODEL, "[-m FILE] [-p N,N] [-n N,N] [-b N,N] [options]", "tokens per second, latency, load time and memory of a model",
      "pp N: a prompt of N tokens in an empty context, in passes of 512. tg N: N tokens one at a time from an empty context, always the likeliest, going on after an\n"
-     "end of text. Each with tokens per second, the CPU time of this process, and the time of each kernel step on the device, beside the ceilings of the device. Also\n"
+     "end of text; with -b so many sequences at once, each from a token of its own, in one session that has room for the most of them. Each with tokens per second, the CPU time of this process, and the time of each kernel step on the device, beside the ceilings of the device. Also\n"
      "the time to the first token of a prompt; and, without and with a pipeline cache, the time to open the device, to load the model, and until its pipelines are made. The caches are temporary ones,\n"
      "so nothing that is kept elsewhere makes the first start look fast. On a CPU driver device memory is host memory too.\n",
      "  vkmoe bench model\n"
      "  vkmoe bench model -m olmoe-1b-7b.gguf -p 128,512 -n 64 --md\n"
+     "  vkmoe bench model -m olmoe-1b-7b.gguf -p 0 -n 64 -b 1,4,16\n"
      "  vkmoe bench model -m olmoe-1b-7b.gguf -r 5 --json -o after.json --html after.html\n", bench_model_command, 0, 0},
     {"bench compare", CMD_COMPARE, "A.json B.json [...] [options]", "two or more reports, as ratios",
      "Reads reports that other bench commands wrote with --json, finds the rows that they share and shows B over A; above 1 is faster. Another device, driver,\n"

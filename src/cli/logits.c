@@ -95,7 +95,7 @@ int logits_command(const struct args *given)
     if (status == STATUS_OK) status = engine_open(&args, &e);
     if (status == STATUS_OK && !args.tokens) status = prompt_tokens(&args, &e, &ids, &n);
     if (status == STATUS_OK && n == 0) status = fail("the prompt is empty: there is no token to evaluate");
-    if (status == STATUS_OK) status = engine_session(&args, args.ctx ? (uint32_t)args.ctx : (uint32_t)n, &e);
+    if (status == STATUS_OK) status = engine_session(&args, args.ctx ? (uint32_t)args.ctx : (uint32_t)n, 1, &e);
     if (status == STATUS_OK && args.output) status = output_open(&out, args.output);
     if (status == STATUS_OK) status = evaluate(&args, &e, ids, n, out.f);
     free(ids);

@@ -30,6 +30,7 @@ static const struct option options[] = {
 
     {CMD_MODEL, 'p', "n-prompt", "N,N", TEXT, AT(pp), 0, 0, "Measurement", "tokens of the prompt, each a test of its own; 0: none. Default: 512"},
     {CMD_MODEL, 'n', "n-gen", "N,N", TEXT, AT(tg), 0, 0, "Measurement", "tokens generated one at a time from an empty context, each a test of its own; 0: none. Default: 128"},
+    {CMD_MODEL, 'b', "sequences", "N,N", TEXT, AT(sequences), 0, 0, "Measurement", "sequences that generate together, a token of each a pass; every -n is a test with each of them. Default: 1"},
     {CMD_MODEL, 0, "quick", NULL, FLAG, AT(quick), 0, 0, "Measurement", "leave out the ceilings of the device, and the starts without and with a pipeline cache, which take long on CPU drivers"},
     {CMD_LAYER, 0, "shape", "NAME,..", TEXT, AT(shape), 0, 0, "Measurement", "which models' layers: names as in the table, or all. Default: all that fit the device"},
     {CMD_LAYER, 0, "type", "T,..", TEXT, AT(type), 0, 0, "Measurement", "types of the expert weights, such as q4_k. Default: q4_k"},

@@ -245,10 +245,10 @@ int engine_open(const struct args *args, struct engine *e)
     return status == STATUS_OK ? engine_model(args, e) : status;
 }
 
-int engine_session(const struct args *args, uint32_t n_ctx, struct engine *e)
+int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e)
 {
     vkm_error err = {0};
-    vkm_session_params session = {.struct_size = sizeof session, .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .audit = args->audit, .profile = args->profile,
+    vkm_session_params session = {.struct_size = sizeof session, .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .n_seq = n_seq, .audit = args->audit, .profile = args->profile,
                                   .kv_type = strcmp(args->kv, "f32") == 0 ? VKM_KV_F32 : VKM_KV_F16};
     if (vkm_session_create(e->model, &session, &e->session, &err) != VKM_OK) return fail_error(&err);
     return STATUS_OK;
