@@ -9,12 +9,13 @@
 
 #define MIB (1ull << 20)
 #define READ_BYTES (1ull << 30)                    /* more than any cache in front of device memory */
-#define READ_BYTES_CPU (512 * MIB)
+#define READ_BYTES_CPU (256 * MIB)
 #define SLAB_BYTES (256 * MIB)
 #define SLABS_MAX 64
 #define KV_MAX VKM_STEP_RANGES                     /* a copy declares each of them */
 #define CACHED_BYTES (2 * MIB)                     /* fits the last cache of GPUs that have one worth the name */
 #define CACHED_BYTES_CPU (MIB / 4)                 /* a core's own */
+#define CACHED_PASSES 128
 #define DISPATCHES 1000
 #define DISPATCHES_CPU 300
 
@@ -69,6 +70,12 @@ static vkm_result fill(struct roof *f, uint32_t slab)
     return r;
 }
 
+static uint64_t cached_bytes(const struct roof *f)
+{
+    uint64_t n = f->caps->type == VKM_TYPE_CPU ? CACHED_BYTES_CPU : CACHED_BYTES;
+    return n < f->slab_bytes ? n : CACHED_BYTES_CPU;
+}
+
 /* As much memory as defeats caches, but no more than a quarter of what is free for reading and an eighth for what is written. */
 static vkm_result create_buffers(struct roof *f)
 {
@@ -84,7 +91,7 @@ static vkm_result create_buffers(struct roof *f)
     if (most_kv > f->caps->kv_slabs) most_kv = f->caps->kv_slabs;
     if (most_kv > KV_MAX) most_kv = KV_MAX;
     f->workspace_bytes = n * f->slab_bytes / 64;   /* a word for 256 bytes read, the most that any shape stores */
-    if (f->workspace_bytes < MIB) f->workspace_bytes = MIB;
+    if (f->workspace_bytes < CACHED_PASSES * cached_bytes(f) / 64) f->workspace_bytes = CACHED_PASSES * cached_bytes(f) / 64;
     TRY(vkm_buffer_create(f->device, VKM_BUFFER_DEVICE, f->workspace_bytes, "workspace", &f->workspace, f->err));
     TRY(vkm_buffer_create(f->device, VKM_BUFFER_READBACK, f->workspace_bytes, "readback", &f->readback, f->err));
     TRY(vkm_buffer_create(f->device, VKM_BUFFER_DEVICE, 4096, "tables", &f->tables, f->err));
@@ -209,21 +216,19 @@ static const struct access { uint32_t lanes, each; bool chunked; } accesses[] = 
 };
 enum transfer { READ, READ_CACHED, COPY };
 
-static uint64_t cached_bytes(const struct roof *f)
-{
-    uint64_t n = f->caps->type == VKM_TYPE_CPU ? CACHED_BYTES_CPU : CACHED_BYTES;
-    return n < f->slab_bytes ? n : MIB / 4;
-}
-
 /* What is read at once: all slabs; or one, or a small part of it over and over. */
 static uint32_t slabs_of(const struct roof *f, enum transfer kind) { return kind == READ ? f->n_slabs : kind == COPY ? f->n_kv : 1; }
 
+/* Bytes that a run reads: what is there, or the cached part in so many passes. */
+static uint64_t bytes_of(const struct roof *f, enum transfer kind) { return kind == READ_CACHED ? CACHED_PASSES * cached_bytes(f) : f->slab_bytes * slabs_of(f, kind); }
+
 static vkm_result access_step(struct roof *f, enum transfer kind, const struct access *a, struct vkm_step *step)
 {
-    uint32_t groups = (uint32_t)(f->slab_bytes / ((uint64_t)a->lanes * a->each * 16));
-    struct vkm_push_bench_read push = {.each = a->each, .parts = kind == READ_CACHED ? (uint32_t)(cached_bytes(f) / ((uint64_t)a->lanes * a->each * 16)) : groups};
+    uint64_t part = (uint64_t)a->lanes * a->each * 16;
+    uint32_t groups = (uint32_t)(bytes_of(f, kind) / slabs_of(f, kind) / part);
+    struct vkm_push_bench_read push = {.each = a->each, .parts = kind == READ_CACHED ? (uint32_t)(cached_bytes(f) / part) : groups};
     if (!push.parts) return vkm_fail(f->err, VKM_ERR_LIMIT, "a workgroup would read more than there is");
-    *step = (struct vkm_step){.groups = {groups, slabs_of(f, kind), 1}, .bytes = (kind == COPY ? 2 : 1) * f->slab_bytes * slabs_of(f, kind)};
+    *step = (struct vkm_step){.groups = {groups, slabs_of(f, kind), 1}, .bytes = (kind == COPY ? 2 : 1) * bytes_of(f, kind)};
     VKM_STEP_PUSH(*step, push);
     if (kind != COPY) step->writes[step->n_writes++] = (struct vkm_range){NULL, 0, (uint64_t)groups * slabs_of(f, kind) * a->lanes * 4};
     for (uint32_t i = 0; kind == COPY && i < f->n_kv; i++) step->writes[step->n_writes++] = (struct vkm_range){f->kv[i], 0, f->slab_bytes};
@@ -244,7 +249,7 @@ static vkm_result build_copy_command(struct roof *f, vkm_program **program)
 static vkm_result build_access(struct roof *f, const void *user, uint32_t shape, vkm_program **program, double *work)
 {
     enum transfer kind = *(const enum transfer *)user;
-    *work = (double)(f->slab_bytes * slabs_of(f, kind) * (kind == COPY ? 2 : 1));
+    *work = (double)(bytes_of(f, kind) * (kind == COPY ? 2 : 1));
     if (shape == VKM_COUNT(accesses)) return build_copy_command(f, program);
     const struct access *a = &accesses[shape];
     const uint32_t spec[] = {a->lanes, 1, a->chunked};
@@ -270,7 +275,7 @@ static vkm_result check_sum(struct roof *f, const vkm_bindings *bindings, enum t
     TRY(read_words(f, n, &words));
     uint32_t sum = 0, expected = 0;
     for (uint64_t i = 0; i < n; i++) sum += words[i];
-    if (kind == READ_CACHED) expected = slab_sum(0, cached_bytes(f) / 4) * (uint32_t)(f->slab_bytes / cached_bytes(f));
+    if (kind == READ_CACHED) expected = slab_sum(0, cached_bytes(f) / 4) * CACHED_PASSES;
     else for (uint32_t i = 0; i < n_slabs; i++) expected += slab_sum(i, f->slab_bytes / 4);
     *right = sum == expected;
     return VKM_OK;
