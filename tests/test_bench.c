@@ -507,7 +507,7 @@ Test(bench_compare, ratios_are_above_1_for_the_better)
     free(page);
     args.csv = false;
     cr_assert_eq(compare(&args, &text, &page), STATUS_OK);
-    cr_assert(strstr(text, "B has another device: another <device>, not " NASTY) && strstr(text, "B has another tier: subgroup, not baseline"));
+    cr_assert(strstr(text, "B differs in the device: another <device>, not " NASTY) && strstr(text, "B differs in the tier: subgroup, not baseline"));
     cr_assert(strstr(text, "1 rows of B are not in A") && strstr(text, "B has the same bits in the logits of test=pp16") && strstr(text, "B is 2.000 times A"));
     free(text);
     free(page);

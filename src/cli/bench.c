@@ -60,6 +60,7 @@ static int run(const struct args *args, enum what what, const char *command)
     struct bench_record record;
     int status = outputs_open(&files, args, command);
     if (status != STATUS_OK) return status;
+    bench_verbose(args->verbose);
     bench_record_fill(&record, args->argc, args->argv);
     status = measure(&o, what, &report);
     bench_record_clocks(&record);

@@ -25,6 +25,7 @@ typedef vkm_result (*bench_run)(void *user, double *gpu_seconds, vkm_error *err)
 vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void *user, struct bench_stat *wall, struct bench_stat *gpu, vkm_error *err);
 /* Names what comes next, for the line of progress on stderr that bench_measure shows once it takes over a second. */
 void bench_say(const char *fmt, ...) CLI_PRINTF(1, 2);
+void bench_verbose(bool on);            /* instead a line at once for each */
 /* From values in the order of the runs; sorts a copy. */
 struct bench_stat bench_stat_of(const double *values, uint32_t n);
 
@@ -107,7 +108,7 @@ const struct bench_figure *bench_figure_find(const struct bench_row *row, const 
 /* Where and when this was measured: what no figure says. Unknown is "unknown". */
 struct bench_record {
     char version[32], commit[64], date[32], command[1024];
-    char os[256], machine[64], cpu[128], cpus[16], memory[32];
+    char os[320], machine[64], cpu[128], cpus[16], memory[32];
     char cpu_clock[64], gpu_clock[64], temperature[64];
 };
 void bench_record_fill(struct bench_record *record, int argc, char **argv);

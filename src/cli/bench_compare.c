@@ -190,7 +190,7 @@ static bool next_remark(const struct comparison *c, uint32_t *state, char *text,
             const char *const x[] = {a->report.device.name, a->report.device.driver, a->report.device.caps, a->tier, a->record.commit, a->record.cpu};
             const char *const y[] = {b->report.device.name, b->report.device.driver, b->report.device.caps, b->tier, b->record.commit, b->record.cpu};
             if (strcmp(x[k], y[k]) == 0) continue;
-            snprintf(text, size, "%c has another %s: %s, not %s", letter(file), what[k], y[k], x[k]);
+            snprintf(text, size, "%c differs in the %s: %s, not %s", letter(file), what[k], y[k], x[k]);
             return true;
         }
         k -= VKM_COUNT(what);
@@ -201,7 +201,7 @@ static bool next_remark(const struct comparison *c, uint32_t *state, char *text,
         }
         const char *key = a->report.notes[k].key, *other = note(b, key);
         if (!other || !strstr(key, "_hash ")) continue;
-        snprintf(text, size, "%c has %s bits in the %.*s of %s", letter(file), strcmp(other, a->report.notes[k].text) == 0 ? "the same" : "OTHER", (int)strcspn(key, "_"), key, strchr(key, ' ') + 1);
+        snprintf(text, size, "%c has %s bits in the %.*s of %s", letter(file), strcmp(other, a->report.notes[k].text) == 0 ? "the same" : "other", (int)strcspn(key, "_"), key, strchr(key, ' ') + 1);
         return true;
     }
     return false;

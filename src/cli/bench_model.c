@@ -296,10 +296,10 @@ static void step_rates(const struct bench *b, struct bench_row *row, const struc
 {
     double read = bench_find(b->report, "roofline", BENCH_CEILING_READ, "rate"), cached = bench_find(b->report, "roofline", BENCH_CEILING_CACHED, "rate");
     double flops = most_flops(b->report), gb = 1e-9 * (double)of->bytes, gflop = 1e-9 * (double)of->flops, least = fmax(gb / read, gflop / flops), share = 100 * least / time->median;
-    if (of->bytes && gb / time->median > 1.05 * fmax(read, cached) && isfinite(cached)) bench_invalid(row, "moved", "GB/s", "above the ceiling");
-    else if (of->bytes) bench_rate(row, "moved", "GB/s", gb, time);
-    if (of->flops && gflop / time->median > 1.05 * flops) bench_invalid(row, "computed", "GFLOP/s", "above the ceiling");
-    else if (of->flops) bench_rate(row, "computed", "GFLOP/s", gflop, time);
+    if (of->bytes && gb / time->median > 1.05 * fmax(read, cached) && isfinite(cached)) bench_invalid(row, "bandwidth", "GB/s", "above the ceiling");
+    else if (of->bytes) bench_rate(row, "bandwidth", "GB/s", gb, time);
+    if (of->flops && gflop / time->median > 1.05 * flops) bench_invalid(row, "arithmetic", "GFLOP/s", "above the ceiling");
+    else if (of->flops) bench_rate(row, "arithmetic", "GFLOP/s", gflop, time);
     if (share > 105) bench_invalid(row, "of ceiling", "%", "from caches");
     else if (isfinite(share)) bench_count(row, "of ceiling", "%", share, 0);
 }

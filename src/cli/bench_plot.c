@@ -60,6 +60,20 @@ static void legend(FILE *out, const struct bench_palette *p, bool others)
     fputs("</ul>\n", out);
 }
 
+/* What a key says in few words: values, and the names of those that are numbers: "mixtral-8x7b q4_k tokens=16" of "shape=mixtral-8x7b type=q4_k tokens=16". */
+static void short_key(FILE *out, const char *key)
+{
+    char part[192];
+    for (bool first = true; *key; first = false) {
+        size_t n = strcspn(key, " ");
+        const char *equals = memchr(key, '=', n), *from = equals && !(equals[1] >= '0' && equals[1] <= '9') ? equals + 1 : key;
+        snprintf(part, sizeof part, "%s%.*s", first ? "" : " ", (int)(n - (size_t)(from - key)), from);
+        bench_html_text(out, part);
+        key += n;
+        key += strspn(key, " ");
+    }
+}
+
 /* ---------------------------------------------------------------- logarithmic axes */
 
 enum { WIDTH = 1040, LEFT = 72, RIGHT = 20, TOP = 14, BOTTOM = 48 };
@@ -82,7 +96,7 @@ static double next_tick(double from, double end, double decades)
 
 static void tick_text(double value, char *text, size_t size)
 {
-    if (value >= 1e6 || value < 1e-4) snprintf(text, size, "%.0e", value);
+    if (value >= 1e4 && value < 1e13) snprintf(text, size, "%.4g%s", value / (value >= 1e9 ? 1e9 : value >= 1e6 ? 1e6 : 1e3), value >= 1e9 ? "G" : value >= 1e6 ? "M" : "k");
     else snprintf(text, size, "%.4g", value);
 }
 
@@ -170,20 +184,6 @@ static int by_value(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* "fma f32" of "kind=fma type=f32" */
-static void ceiling_name(FILE *out, const char *key)
-{
-    char part[48] = "";
-    size_t n = 0;
-    for (bool value = false; *key && n + 1 < sizeof part; key++) {
-        if (*key == ' ') { part[n++] = ' '; value = false; }
-        else if (*key == '=' && !value) { value = true; while (n && part[n - 1] != ' ') n--; }
-        else part[n++] = *key;
-    }
-    part[n] = 0;
-    bench_html_text(out, part);
-}
-
 /* The ends of y = bandwidth x within the axes; false when it is not there. */
 static bool slope(const struct axes *a, double bandwidth, double *x0, double *x1)
 {
@@ -195,32 +195,34 @@ static bool slope(const struct axes *a, double bandwidth, double *x0, double *x1
 static void draw_ceilings(FILE *out, const struct axes *a, struct ceiling *c, uint32_t n)
 {
     char text[32];
-    double bandwidth = 0, label = -1e9, x0, x1;
+    double bandwidth = 0, label = -1e9, x0, x1, y;
     uint32_t slopes = 0;
     for (uint32_t i = 0; i < n; i++)
         if (c[i].memory && c[i].value > bandwidth) bandwidth = c[i].value;
     qsort(c, n, sizeof *c, by_value);
     for (uint32_t i = 0; i < n; i++) {
         bool main = strcmp(c[i].key, BENCH_CEILING_READ) == 0 || strcmp(c[i].key, BENCH_CEILING_F32) == 0;
-        double y = to_y(a, c[i].value), from = bandwidth > 0 ? fmax(a->x0, fmin(c[i].value / bandwidth, a->x1)) : a->x0;
+        double from = bandwidth > 0 ? fmax(a->x0, fmin(c[i].value / bandwidth, a->x1)) : a->x0;
+        y = to_y(a, c[i].value);
         if (!c[i].memory) fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", main ? "" : " other", to_x(a, from), WIDTH - RIGHT, y, y);
         else if (slope(a, c[i].value, &x0, &x1))
             fprintf(out, "<line class=\"ceiling%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", main ? "" : " other", to_x(a, x0), to_y(a, c[i].value * x0), to_x(a, x1), to_y(a, c[i].value * x1));
     }
-    /* Labels over all lines: of slopes staggered along them, of flat ones from the highest down, so that none covers another. */
+    /* Labels over all lines: of slopes staggered along them, of flat ones from the highest down. */
     for (uint32_t i = 0; i < n; i++) {
         bench_number(c[i].value, text, sizeof text);
         if (!c[i].memory) {
-            label = fmax(label + 14, to_y(a, c[i].value) - 5);
+            y = to_y(a, c[i].value);
+            label = label + 13 <= y - 5 ? y - 5 : fmax(label + 13, y + 13);          /* above its line, or below where there is another label */
             fprintf(out, "<text class=\"halo\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", WIDTH - RIGHT - 4, label);
         } else if (slope(a, c[i].value, &x0, &x1)) {
             double angle = -180 / M_PI * atan2(to_y(a, c[i].value * x0) - to_y(a, c[i].value * x1), to_x(a, x1) - to_x(a, x0));
-            double at = x0 * pow(x1 / x0, 0.03 + 0.3 * (double)(slopes++ % 3)), px = to_x(a, at), py = to_y(a, c[i].value * at) + 4;
+            double at = x0 * pow(x1 / x0, 0.03 + 0.3 * (double)(slopes++ % 3)), px = to_x(a, at), py = to_y(a, c[i].value * at) - 6;
             fprintf(out, "<text class=\"halo\" x=\"%.1f\" y=\"%.1f\" transform=\"rotate(%.1f %.1f %.1f)\">", px, py, angle, px, py);
         } else {
             continue;
         }
-        ceiling_name(out, c[i].key);
+        short_key(out, c[i].key);
         fprintf(out, " %s %s</text>\n", text, c[i].unit);
     }
 }
@@ -303,7 +305,7 @@ static void breakdown_bar(FILE *out, const struct bench_report *report, uint32_t
     for (int pass = 0; pass < 2; pass++) {
         if (pass) {
             fprintf(out, "<svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\"><text x=\"%d\" y=\"16\" text-anchor=\"end\">", WIDTH, H, WIDTH, H, NAME - 10);
-            bench_html_text(out, run);
+            short_key(out, run);
             fputs("</text>", out);
         }
         /* steps in the order of colours, so that bars can be compared; the grey rest last */
@@ -416,7 +418,7 @@ static void plot(FILE *out, const struct series *series, uint32_t n)
     fputs("</svg>\n<ul class=\"legend\">", out);
     for (uint32_t i = 0; i < n; i++) {
         fprintf(out, "<li><i style=\"background:var(--c%u)\"></i>", i);
-        bench_html_text(out, series[i].name);
+        short_key(out, series[i].name);
         fputs("</li>", out);
     }
     fputs("</ul>\n", out);

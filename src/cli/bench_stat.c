@@ -71,7 +71,9 @@ struct bench_stat bench_stat_of(const double *values, uint32_t n) { return stat_
 
 /* ---------------------------------------------------------------- progress */
 
-static struct { char what[128]; double since; bool drawn; } progress;
+static struct { char what[128]; double since; bool drawn, verbose; } progress;
+
+void bench_verbose(bool on) { progress.verbose = on; }
 
 static void wipe(void)
 {
@@ -87,12 +89,13 @@ void bench_say(const char *fmt, ...)
     vsnprintf(progress.what, sizeof progress.what, fmt, list);
     progress.since = seconds();
     va_end(list);
+    if (progress.verbose) fprintf(stderr, "vkmoe: %s\n", progress.what);
 }
 
 static void draw(uint32_t runs)
 {
     double time = seconds() - progress.since;
-    if (time < 1 || !progress.what[0] || !is_terminal(stderr)) return;
+    if (time < 1 || progress.verbose || !progress.what[0] || !is_terminal(stderr)) return;
     char line[101];
     int n = snprintf(line, sizeof line, "%.70s: %u runs, %.0f s", progress.what, runs, time);
     fprintf(stderr, "\r%s%*s", line, n < 100 ? 100 - n : 0, "");
