@@ -186,8 +186,9 @@ Test(bench_count, by_hand)
     cr_assert(bench_work_of(&plan.moe, "moe_down", 3, 3, 5, &w));
     cr_expect_eq(w.bytes, 3 * 64 * 32 * 4 + 6 * 32 * 4 + 6 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 6 * 64 * 32);
-    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 0, &w));           /* 4 rows in a panel of 32 */
+    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 2, &w));           /* 4 rows in a panel of 32, in 2 tiles of tokens */
     cr_expect_eq(w.bytes, 32 * 64 * 4 + 3 * 64 * 4 + 3 * 4 * 4);
+    cr_expect_eq(w.moved, w.bytes + 32 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 3 * 4 * 64);
     cr_assert(bench_work_of(&plan.moe, "moe_topk", 3, 3, 0, &w));
     cr_expect_eq(w.bytes, 3 * 4 * 4 + 6 * 8);
