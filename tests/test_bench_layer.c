@@ -38,7 +38,7 @@ static void dequantise(vkm_device *device, const struct bench_weights *weights, 
     free(ids);
 }
 
-/* Finite, mean 0 and the deviation that was asked for, 1 / sqrt(columns), within a quarter. */
+/* Finite, mean near 0 and the deviation that was asked for, 1 / sqrt(columns), within a quarter. */
 static void check_values(const float *v, const struct vkm_weight *w, const char *what)
 {
     double sum = 0, squares = 0;
@@ -49,7 +49,7 @@ static void check_values(const float *v, const struct vkm_weight *w, const char 
     }
     double deviation = sqrt(squares / n) * sqrt(w->cols), mean = sum / n * sqrt(w->cols);
     cr_expect(deviation > 0.75 && deviation < 1.25, "%s: deviation %g of what was asked for", what, deviation);
-    cr_expect(fabs(mean) < 0.1, "%s: mean %g", what, mean);
+    cr_expect(fabs(mean) < 0.13, "%s: mean %g", what, mean);           /* quants of 4 bits less 8 have mean -1/2 */
 }
 
 static void check_weights(const char *caps)
@@ -92,7 +92,7 @@ static void check_weights(const char *caps)
     driver_close(device, &log);
 }
 Test(bench_weights, sane_in_every_type) { check_weights(NULL); }
-Test(bench_weights, sane_in_many_slabs) { check_weights("range=1048576,slabs=3"); }
+Test(bench_weights, sane_in_many_slabs) { check_weights("range=1048576,slabs=6"); }
 Test(bench_weights, sane_in_planes) { check_weights("scalar"); }
 
 Test(bench_weights, types_for_narrow_matrices)
@@ -189,8 +189,9 @@ Test(bench_count, by_hand)
     cr_assert(bench_work_of(&plan.moe, "moe_down", 3, 3, 5, &w));
     cr_expect_eq(w.bytes, 3 * 64 * 32 * 4 + 6 * 32 * 4 + 6 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 6 * 64 * 32);
-    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 0, &w));           /* 4 rows in a panel of 32 */
+    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 2, &w));           /* 4 rows in a panel of 32, in 2 tiles of tokens */
     cr_expect_eq(w.bytes, 32 * 64 * 4 + 3 * 64 * 4 + 3 * 4 * 4);
+    cr_expect_eq(w.moved, w.bytes + 32 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 3 * 4 * 64);
     cr_assert(bench_work_of(&plan.moe, "moe_topk", 3, 3, 0, &w));
     cr_expect_eq(w.bytes, 3 * 4 * 4 + 6 * 8);
@@ -218,25 +219,25 @@ static void check_layer(const char *caps)
     struct driver_log log;
     vkm_device *device = driver_open(caps, &log);
     struct bench_report report = {.caps = *vkm_device_caps(device)};
-    const struct bench_case cases[] = {{1, BENCH_UNIFORM}, {40, BENCH_ZIPF}, {1 << 14, BENCH_UNIFORM}};
+    const struct bench_case cases[] = {{1, BENCH_UNIFORM}, {6, BENCH_ZIPF}, {1 << 14, BENCH_UNIFORM}};
     bool small = report.caps.storage_range <= 1 << 24;
-    OK(bench_layer_shape(&quick, device, &report, &tiny, bench_type_find("q4_k", 4), cases, small ? 3 : 2, &err));
-    const char *one = "shape=tiny type=q4_k tokens=1 routing=uniform", *forty = "shape=tiny type=q4_k tokens=40 routing=zipf";
+    OK(bench_layer_shape(&quick, device, &report, &tiny, bench_type_find("f32", 3), cases, small ? 3 : 2, &err));
+    const char *one = "shape=tiny type=f32 tokens=1 routing=uniform", *six = "shape=tiny type=f32 tokens=6 routing=zipf";
     char key[192];
     cr_expect_eq(figure(&report, "layer", one, "experts"), 2);
     cr_expect_eq(figure(&report, "layer", one, "padded rows"), 1);
     cr_expect_eq(figure(&report, "layer", one, "bytes/min"), 1);
-    cr_expect(figure(&report, "layer", one, "speed") > 0 && figure(&report, "layer", forty, "speed") > 0);
-    cr_expect(figure(&report, "layer", forty, "padded rows") >= 1 && figure(&report, "layer", forty, "bytes/min") >= 1);
+    cr_expect(figure(&report, "layer", one, "speed") > 0 && figure(&report, "layer", six, "speed") > 0);
+    cr_expect(figure(&report, "layer", six, "padded rows") >= 1 && figure(&report, "layer", six, "bytes/min") >= 1);
     static const char *const steps[] = {"moe_router", "moe_topk", "moe_count", "moe_permute", "moe_gate_up", "moe_down", "shared_gate_up", "shared_down", "moe_combine"};
     for (size_t i = 0; i < VKM_COUNT(steps); i++) {
-        snprintf(key, sizeof key, "%s step=%s", forty, steps[i]);
+        snprintf(key, sizeof key, "%s step=%s", six, steps[i]);
         cr_expect(figure(&report, "step", key, "bytes") > 0);
         cr_expect(figure(&report, "step", key, "time") > 0);
     }
-    snprintf(key, sizeof key, "%s step=moe_down", forty);
+    snprintf(key, sizeof key, "%s step=moe_down", six);
     cr_expect_eq(figure(&report, "step", key, "empty workgroups"), 0);
-    if (small) cr_expect(isnan(bench_find(&report, "layer", "shape=tiny type=q4_k tokens=16384", "wall")) && report.n_rows == 2 + 7 + 9 + 1 && report.n_notes > 0, "the case that does not fit is no row: %u rows", report.n_rows);
+    if (small) cr_expect(isnan(bench_find(&report, "layer", "shape=tiny type=f32 tokens=16384", "wall")) && report.n_rows == 2 + 7 + 9 + 1 && report.n_notes > 0, "the case that does not fit is no row: %u rows", report.n_rows);
     bench_report_free(&report);
     driver_close(device, &log);
 }

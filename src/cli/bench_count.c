@@ -34,9 +34,9 @@ bool bench_work_of(const struct vkm_moe *m, const char *label, uint32_t n, doubl
     double slots = (double)n * m->n_used, counts = (double)vkm_moe_count_words(n, m->n_used, m->n_expert), width = m->n_embd, bytes = 0;
     if (!strcmp(label, "moe_gate_up"))         *work = matmul(&m->gate_up, n, slots, distinct, tiles);
     else if (!strcmp(label, "moe_down"))       *work = matmul(&m->down, slots, slots, distinct, tiles);
-    else if (!strcmp(label, "moe_router"))     *work = matmul(&m->router, n, n, 1, 1);
-    else if (!strcmp(label, "shared_gate_up")) *work = matmul(&m->shared_gate_up, n, n, 1, 1);
-    else if (!strcmp(label, "shared_down"))    *work = matmul(&m->shared_down, n, n, 1, 1);
+    else if (!strcmp(label, "moe_router"))     *work = matmul(&m->router, n, n, 1, tiles);
+    else if (!strcmp(label, "shared_gate_up")) *work = matmul(&m->shared_gate_up, n, n, 1, tiles);
+    else if (!strcmp(label, "shared_down"))    *work = matmul(&m->shared_down, n, n, 1, tiles);
     else {
         if (!strcmp(label, "moe_topk"))         bytes = 4.0 * n * m->router.rows + 8 * slots;                      /* logits; ids, weights */
         else if (!strcmp(label, "moe_count"))   bytes = 4 * (slots + counts);

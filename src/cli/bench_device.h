@@ -88,7 +88,7 @@ vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space
 /* weights: of the bytes, those of weights, each matrix once. moved: bytes with the weights that tiles of the same expert read again; inputs read again by neighbouring workgroups
  * are left to the caches. */
 struct bench_work { double bytes, weights, flops, moved; };
-/* Of the step with that label in a layer of n tokens that choose `distinct` experts; tiles: of an expert matmul. Both may be means over several layers. false: an unknown label. */
+/* Of the step with that label in a layer of n tokens that choose `distinct` experts; tiles: of tokens, of a matmul. Both may be means over several layers. false: an unknown label. */
 bool bench_work_of(const struct vkm_moe *moe, const char *label, uint32_t n, double distinct, double tiles, struct bench_work *work);
 
 /* ---------------------------------------------------------------- bench_layer.c */

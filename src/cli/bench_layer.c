@@ -209,6 +209,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->dispatches++;
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
+        if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6)) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
@@ -280,12 +281,11 @@ static void add_shares(struct layer *l, struct bench_row *row, const struct benc
     bench_count(row, "fits a cache", "", cacheable, 0);
 }
 
-static void add_tiles(struct bench_row *row, const struct label *label, const struct bench_work *w, uint32_t layers)
+static void add_tiles(struct bench_row *row, const struct label *label, uint32_t layers)
 {
     bench_count(row, "padded rows", "x", (double)label->tiles.computed / (double)label->tiles.rows, -1);
     bench_count(row, "tiles", "", (double)label->tiles.tiles / layers, 0);
     bench_count(row, "empty workgroups", "", (double)label->tiles.empty / layers, -1);
-    bench_count(row, "bytes/min", "x", w->moved / w->bytes, -1);
 }
 
 static void add_rows(struct layer *l, const struct planned *p, struct labels *labels, const struct bench_times *times, uint32_t barriers)
@@ -344,7 +344,8 @@ static void add_rows(struct layer *l, const struct planned *p, struct labels *la
         bench_count(row, "bytes", "MB", work[i].bytes * 1e-6, 0);
         if (work[i].flops > 0) bench_count(row, "flops", "GFLOP", work[i].flops * 1e-9, 0);
         bench_count(row, "dispatches", "", (double)a->dispatches / layers, 0);
-        if (a->tiled) add_tiles(row, a, &work[i], layers);
+        if (a->tiles.tiles) bench_count(row, "bytes/min", "x", work[i].moved / work[i].bytes, -1);
+        if (a->tiled) add_tiles(row, a, layers);
     }
 }
 
