@@ -111,6 +111,8 @@ static vkm_result find_module(const vkm_device *device, const char *name, const 
         else if (!m->words) left_out = m;
         else if (!best || m->tier > best->tier) best = m;
     }
+    /* The tier is a preference among modules of one variant. One that exists with 16-bit floats only is there for who asks for it by name: what the device can do decides. */
+    if (!best && !left_out && above && above->words && above->tier == VKM_TIER_FP16 && device->caps.fp16) best = above;
     const char *colon = *variant ? ":" : "";
     if (!best && left_out) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
     if (!best && above)

@@ -62,6 +62,7 @@ vkm_result vkm_program_profile(vkm_program *program, vkm_error *err);
 /* GPU nanoseconds of step i in the last profile; 0 if none. */
 uint64_t vkm_program_step_ns(const vkm_program *program, uint32_t i);
 uint32_t vkm_program_step_count(const vkm_program *program);
+uint32_t vkm_program_barrier_count(const vkm_program *program);            /* derived ones, between steps and copies */
 const struct vkm_step *vkm_program_step(const vkm_program *program, uint32_t i);
 void vkm_program_print(const vkm_program *program, vkm_text *out);          /* a line a step: label, kernel, variant, workgroups, reads, writes, barrier before, time */
 

@@ -71,13 +71,19 @@ static void print_op(const struct vkm_op *op, uint32_t index, vkm_text *out)
     vkm_textf(out, "\n");
 }
 
+uint32_t vkm_program_barrier_count(const vkm_program *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) n += p->ops[i].barrier;
+    return n;
+}
+
 /* "|" stands before a step that waits for those before it. */
 void vkm_program_print(const vkm_program *p, vkm_text *out)
 {
-    uint32_t barriers = 0;
     uint64_t ns = 0;
-    for (uint32_t i = 0; i < p->n_ops; i++) barriers += p->ops[i].barrier, ns += p->ops[i].ns;
-    vkm_textf(out, "program %s: %u steps, %u copies, %u barriers, %u command buffers", p->name, p->n_steps, p->n_ops - p->n_steps, barriers, p->recording.n);
+    for (uint32_t i = 0; i < p->n_ops; i++) ns += p->ops[i].ns;
+    vkm_textf(out, "program %s: %u steps, %u copies, %u barriers, %u command buffers", p->name, p->n_steps, p->n_ops - p->n_steps, vkm_program_barrier_count(p), p->recording.n);
     if (ns) vkm_textf(out, ", %.1f us", (double)ns * 1e-3);
     vkm_textf(out, "\n");
     for (uint32_t i = 0; i < p->n_ops; i++) print_op(&p->ops[i], i, out);

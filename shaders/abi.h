@@ -106,6 +106,13 @@ struct vkm_push_sample {
     uint ws_tokens, ws_pos, ws_seq;          /* [n] */
 };
 
+/* vkmoe bench. fill: n4 times four words of the buffer that is bound as the workspace. read, copy: parts of `each` times four words a lane. alu: n iterations; a, b: -1 and 1.
+ * weights: panels from uvec4 `at` on, the first being number first_panel of its matrix; planes: as vkm_panel_planes has them */
+struct vkm_push_bench_fill { uint n4, first; };
+struct vkm_push_bench_read { uint each, parts, ws_out; };
+struct vkm_push_bench_alu { uint n, ws_out; float a, b; };
+struct vkm_push_bench_weights { uint at, kb, first_panel, seed, identity, planes; float scale; };
+
 /* The step state in the workspace: for each sequence VKM_SAMPLING_WORDS of parameters; for each its last VKM_RECENT tokens, that of position p at p % VKM_RECENT;
  * then for each row of a pass its token, its position, its sequence. */
 #define VKM_SAMPLING_SEED 0

@@ -29,7 +29,7 @@ json() { if jq -e "$2" >/dev/null 2>jq.err <out; then ok; else no "$1" "jq '$2' 
 # ---- usage
 status "no command" 2
 has "no command shows usage" "$err" "Usage:"
-for args in --help -h help "help run" "run --help" "logits -h" "tokenize --help" "info --help" "run --bogus --help" --version; do
+for args in --help -h help "help run" "run --help" "logits -h" "tokenize --help" "info --help" "bench --help" "help bench" "bench model -h" "help bench compare" "run --bogus --help" --version; do
     status "$args" 0 $args
     if [ -n "$out" ] && [ -z "$err" ]; then ok; else no "$args is printed to stdout" "$err"; fi
 done
@@ -39,6 +39,12 @@ for command in run logits tokenize info; do
     has "help $command has examples" "$out" "vkmoe $command"
     has "help $command names --help" "$out" "--help"
 done
+for command in roofline layer model compare; do
+    status "help bench $command" 0 help bench $command
+    has "help bench $command has examples" "$out" "vkmoe bench $command"
+done
+status "bench" 2 bench
+has "bench shows its commands" "$err" "compare"
 usage() { local name=$1 word=$2; shift 2; fails "$name" 2 "$@"; has "$name names it" "$err" "$word"; has "$name points at help" "$err" "--help"; }
 usage "unknown command" frobnicate frobnicate
 usage "unknown option" --frobnicate run --frobnicate
@@ -51,6 +57,13 @@ usage "no prompt" -p run
 usage "two prompts" -p run -p x -f y
 usage "logits without output" -o logits --tokens 1
 usage "logits without tokens" --tokens logits -o x.npy
+usage "unknown bench" frobnicate bench frobnicate
+usage "bench with an option" --json bench --json
+usage "bench model of a file" extra bench model extra
+usage "bench compare of one file" "2 files" bench compare a.json
+usage "two formats" --csv bench compare a.json b.json --json --csv
+usage "option of another bench" "bench layer" bench model --shape all
+for bad in "-p x" "-p 1,,2" "-p -1" "-p 99999999999" "-p 0 -n 0" "-r 0" "--budget 0" "--kv f8" "-n 1,"; do fails "bench model $bad" 2 bench model $bad; done
 for bad in "-n 12x" "-n 1e3" "-n -2" "-n=" "-n 99999999999999999999" "--temp nan" "--temp x" "--temp -1" "--temp=" "--top-p 1.5" "--top-k -1" "--min-p 2" "--seed 4294967296" \
            "--repeat-last-n 257" "-c -1" "-b 1.5" "--kv f8" "--kv f16|f32" "--kv="; do
     fails "run $bad" 2 run -p x $bad
@@ -197,6 +210,43 @@ child=$!
 for _ in $(seq 600); do ls killed.npy.*.part >/dev/null 2>&1 && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
 kill -INT $child; wait $child; is "logits, Ctrl-C: exit status" $? 1
 if [ -z "$(ls killed* bad* x.npy* 2>/dev/null)" ]; then ok; else no "no half-written file" "$(ls)"; fi
+
+# ---- bench
+status "bench model" 0 bench model -p 9,16 -n 2 -r 1 --quick --json -o a.json --html a.html
+is "bench model -o prints nothing" "$out" ""
+cp a.json out
+json "bench model --json" '.schema == "vkmoe-bench" and .schema_version == 1 and .complete and .device.driver and .device.tier and .host.cpu and (.commit | length > 0) and (.command | contains("bench model -p 9,16"))
+    and ([.rows[] | select(.section == "model") | .key] | index("test=pp9") != null and index("test=pp16") != null and index("test=tg2") != null and index("memory=peak") != null)
+    and ([.rows[].figures[] | select(has("invalid"))] == []) and ([.rows[] | select(.section == "step" and (.key | startswith("test=tg2 ")))] | length > 10)
+    and (.rows[] | select(.key == "test=pp16") | .figures[0] | .name == "rate" and .unit == "tok/s" and .value > 0 and .runs == 1)'
+json "bench model: logits" '.notes["logits_hash test=pp16"] | test("^[0-9a-f]{16}$")'
+has "bench model --html" "$(head -c 15 a.html)" "<!DOCTYPE html>"
+status "bench model as text" 0 bench model -p 16 -n 2 -r 1 --quick
+has "bench model as text" "$out" "tok/s"
+status "bench model --md" 0 bench model -p 9 -n 0 -r 1 --quick --md
+has "bench model --md" "$out" "| pp9 |"
+status "bench model --csv" 0 bench model -p 0 -n 1 -r 1 --quick --csv
+has "bench model --csv" "$out" '"model","test=tg1","rate","tok/s",'
+status "bench model, again" 0 bench model -p 16 -n 2 -r 1 --quick --json
+cp out b.json
+is "bench model: the same bits again" "$(jq -c '.notes | [.["logits_hash test=pp16"], .["tokens_hash test=tg2"]]' a.json)" "$(jq -c '.notes | [.["logits_hash test=pp16"], .["tokens_hash test=tg2"]]' b.json)"
+status "bench compare" 0 bench compare a.json b.json --html c.html
+has "bench compare: bits" "$out" "B has the same bits in the logits of test=pp16"
+for format in --md --csv --json; do
+    status "bench compare $format" 0 bench compare a.json b.json a.json $format -o c.out
+    if [ -s c.out ]; then ok; else no "bench compare $format writes"; fi
+done
+echo '{}' >empty.json
+fails "bench compare of something else" 1 bench compare a.json empty.json
+fails "bench compare of nothing" 1 bench compare a.json nowhere.json
+fails "bench model of no model" 1 bench model -m nowhere.gguf
+fails "bench without a directory" 1 bench model -o nowhere/x.json
+if [ ! -e nowhere ] && [ -z "$(ls ./*.part 2>/dev/null)" ]; then ok; else no "no half-written report"; fi
+"$vkmoe" bench model -p 9 -n 4000 -r 1 --quick --json -v >out 2>err &
+child=$!
+for _ in $(seq 600); do grep -q tg4000 err && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
+kill -INT $child; wait $child; is "bench, Ctrl-C: exit status" $? 1
+json "bench, Ctrl-C: what was measured is there, and said to be incomplete" '.complete == false and ([.rows[] | select(.section == "model") | .key] == ["test=pp9"])'
 
 # ---- pipeline cache
 cache=$XDG_CACHE_HOME/vkmoe/pipelines.bin

@@ -1,4 +1,4 @@
-/* The program: what its commands share. Commands are run.c, logits.c, tokenize.c and info.c; options.c has the one table of options. */
+/* The program: what its commands share. Commands are run.c, logits.c, tokenize.c, info.c and bench*.c; commands.c has the table of commands, options.c that of options. */
 #ifndef VKM_CLI_H
 #define VKM_CLI_H
 
@@ -16,6 +16,8 @@ enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
 /* ---------------------------------------------------------------- options.c */
 
+#define ARGS_FILES 16
+
 /* Everything that an option can set; which command takes which option is in the table. */
 struct args {
     const char *model, *prompt, *file, *tokens, *output, *kv, *device, *caps;
@@ -24,15 +26,26 @@ struct args {
     bool ignore_end, special, parse_special, no_special, no_echo, json;
     bool decode, audit, print, profile, validation, no_cache, verbose;
     bool kernels, keys, tensors;
+    bool md, csv, quick;
+    const char *html, *pp, *tg, *sequences, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
+    int64_t runs;                                          /* 0: as many as the budget allows */
+    double budget;
+    const char *files[ARGS_FILES];                         /* what is no option, for commands that take such */
+    int n_files, argc;
+    char **argv;                                           /* the whole line */
     bool help;
 };
 
-enum { CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_DEVICE = CMD_RUN | CMD_LOGITS, CMD_ALL = 15 };
+enum {
+    CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128,
+    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_BENCH = CMD_MEASURE | CMD_COMPARE, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE, CMD_ALL = 255
+};
 struct command {
-    const char *name;
+    const char *name;                                      /* "run"; "bench model": of the group of commands "bench", whose run is NULL */
     uint32_t bit;
     const char *synopsis, *summary, *details, *examples;
     int (*run)(const struct args *args);
+    int min_files, max_files;                              /* arguments that are no options; at most ARGS_FILES */
 };
 extern const struct command commands[];
 extern const size_t n_commands;
@@ -67,6 +80,11 @@ bool has_colour(FILE *f);
 char *read_all(const char *path, size_t *n);
 /* The prompt that -p or -f asks for, owned by the caller; NULL after saying why. For a person's text a line end at the end of a file is no part of it. */
 char *read_prompt(const struct args *args, bool trim, size_t *n);
+/* An output file that is there whole or not at all: written aside and renamed. Devices and pipes are written directly. */
+struct output { FILE *f; char target[4096], aside[4096 + 32]; };
+int output_open(struct output *o, const char *path);
+/* Ends it: in place when status is STATUS_OK, else gone. A file that was never opened is left alone. Returns status, or STATUS_FAILED. */
+int output_close(struct output *o, const char *path, int status);
 /* -m, or the bundled model; NULL after saying where it was looked for. Valid until the next call. */
 const char *model_path(const struct args *args);
 /* Text to ids, owned by the caller. STATUS_OK or a failure that was reported. */
@@ -82,7 +100,11 @@ struct engine {
     vkm_device_info device_info;
 };
 int engine_open(const struct args *args, struct engine *e);
-int engine_session(const struct args *args, uint32_t n_ctx, struct engine *e);
+/* engine_open's two halves. cache: where pipelines are kept, NULL: nowhere. */
+int engine_device(const struct args *args, const char *cache, struct engine *e);
+int engine_model(const struct args *args, struct engine *e);
+const char *cache_path(char *path, size_t size);      /* where pipelines are kept by default; NULL: nowhere */
+int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e);
 /* With --print or --profile the programs of the prompt's first pass and of one token. Comes last: it changes the sequence. */
 int engine_print(const struct args *args, const struct engine *e, const int32_t *ids, size_t n, FILE *out);
 /* Destroys what is there; STATUS_FAILED instead of status when the validation layer complained. */
@@ -117,5 +139,9 @@ int run_command(const struct args *args);
 int logits_command(const struct args *args);
 int tokenize_command(const struct args *args);
 int info_command(const struct args *args);
+int bench_roofline_command(const struct args *args);
+int bench_layer_command(const struct args *args);
+int bench_model_command(const struct args *args);
+int bench_compare_command(const struct args *args);
 
 #endif

@@ -1,51 +1,9 @@
 /* vkmoe logits: every position's logits as a NumPy file. */
 #include "cli.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-/* An output file that is there whole or not at all: written aside and renamed. Devices and pipes are written directly. */
-struct output { FILE *f; char target[PATH_MAX], aside[PATH_MAX + 32]; };
-
-static int output_open(struct output *o, const char *path)
-{
-    struct stat info;
-    bool exists = stat(path, &info) == 0;
-    o->aside[0] = 0;
-    if (exists && S_ISDIR(info.st_mode)) return fail("%s: %s", path, strerror(EISDIR));
-    if (exists && !S_ISREG(info.st_mode)) {
-        o->f = fopen(path, "wb");
-        return o->f ? STATUS_OK : fail("%s: %s", path, strerror(errno));
-    }
-    if (!exists || !realpath(path, o->target)) {           /* what a symbolic link names is replaced, not the link */
-        if (strlen(path) >= sizeof o->target) return fail("%s: %s", path, strerror(ENAMETOOLONG));
-        strcpy(o->target, path);
-    }
-    snprintf(o->aside, sizeof o->aside, "%s.%ld.part", o->target, (long)getpid());
-    int fd = open(o->aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    o->f = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (o->f) return STATUS_OK;
-    int status = fail("%s: %s", o->aside, strerror(errno));
-    if (fd >= 0) { close(fd); unlink(o->aside); }
-    return status;
-}
-
-/* Ends it: in place when status is STATUS_OK, else gone. */
-static int output_close(struct output *o, const char *path, int status)
-{
-    if (!o->f) return status;
-    errno = 0;
-    bool bad = ferror(o->f) || fflush(o->f);
-    bad = fclose(o->f) || bad;
-    if (status == STATUS_OK && !bad && o->aside[0] && rename(o->aside, o->target)) bad = true;
-    if (status == STATUS_OK && bad) status = fail("%s: cannot be written%s%s", path, errno ? ": " : "", errno ? strerror(errno) : "");
-    if (status != STATUS_OK && o->aside[0]) unlink(o->aside);
-    return status;
-}
 
 /* NumPy format version 1.0 (numpy.lib.format): magic, version, length of the header, a Python dict, padded to 64 bytes. */
 static void write_header(FILE *f, size_t rows, size_t columns)
@@ -137,7 +95,7 @@ int logits_command(const struct args *given)
     if (status == STATUS_OK) status = engine_open(&args, &e);
     if (status == STATUS_OK && !args.tokens) status = prompt_tokens(&args, &e, &ids, &n);
     if (status == STATUS_OK && n == 0) status = fail("the prompt is empty: there is no token to evaluate");
-    if (status == STATUS_OK) status = engine_session(&args, args.ctx ? (uint32_t)args.ctx : (uint32_t)n, &e);
+    if (status == STATUS_OK) status = engine_session(&args, args.ctx ? (uint32_t)args.ctx : (uint32_t)n, 1, &e);
     if (status == STATUS_OK && args.output) status = output_open(&out, args.output);
     if (status == STATUS_OK) status = evaluate(&args, &e, ids, n, out.f);
     free(ids);

@@ -21,12 +21,23 @@ struct option {
 #define AT(field) offsetof(struct args, field)
 
 static const struct option options[] = {
-    {CMD_ALL, 'm', "model", "FILE", TEXT, AT(model), 0, 0, "Model", "GGUF file, the first part of a split one. Default: $VKMOE_MODEL, else the bundled model"},
-    {CMD_DEVICE | CMD_TOKENIZE, 'p', "prompt", "TEXT", TEXT, AT(prompt), 0, 0, "Prompt", "the prompt; - reads standard input"},
-    {CMD_DEVICE | CMD_TOKENIZE, 'f', "file", "FILE", TEXT, AT(file), 0, 0, "Prompt", "the prompt is in this file"},
+    {CMD_GENERATE | CMD_TOKENIZE | CMD_INFO | CMD_MODEL, 'm', "model", "FILE", TEXT, AT(model), 0, 0, "Model", "GGUF file, the first part of a split one. Default: $VKMOE_MODEL, else the bundled model"},
+    {CMD_GENERATE | CMD_TOKENIZE, 'p', "prompt", "TEXT", TEXT, AT(prompt), 0, 0, "Prompt", "the prompt; - reads standard input"},
+    {CMD_GENERATE | CMD_TOKENIZE, 'f', "file", "FILE", TEXT, AT(file), 0, 0, "Prompt", "the prompt is in this file"},
     {CMD_LOGITS, 0, "tokens", "1,2,3", TEXT, AT(tokens), 0, 0, "Prompt", "token ids instead of a prompt; - reads them from standard input"},
-    {CMD_DEVICE | CMD_TOKENIZE, 0, "parse-special", NULL, FLAG, AT(parse_special), 0, 0, "Prompt", "control tokens written in the prompt, such as <|im_end|>, become tokens"},
+    {CMD_GENERATE | CMD_TOKENIZE, 0, "parse-special", NULL, FLAG, AT(parse_special), 0, 0, "Prompt", "control tokens written in the prompt, such as <|im_end|>, become tokens"},
     {CMD_TOKENIZE | CMD_LOGITS, 0, "no-special", NULL, FLAG, AT(no_special), 0, 0, "Prompt", "do not add the begin and end tokens that the model asks for"},
+
+    {CMD_MODEL, 'p', "n-prompt", "N,N", TEXT, AT(pp), 0, 0, "Measurement", "tokens of the prompt, each a test of its own; 0: none. Default: 512"},
+    {CMD_MODEL, 'n', "n-gen", "N,N", TEXT, AT(tg), 0, 0, "Measurement", "tokens generated one at a time from an empty context, each a test of its own; 0: none. Default: 128"},
+    {CMD_MODEL, 'b', "sequences", "N,N", TEXT, AT(sequences), 0, 0, "Measurement", "sequences that generate together, a token of each a pass; every -n is a test with each of them. Default: 1"},
+    {CMD_MODEL, 0, "quick", NULL, FLAG, AT(quick), 0, 0, "Measurement", "leave out the ceilings of the device, and the starts without and with a pipeline cache, which take long on CPU drivers"},
+    {CMD_LAYER, 0, "shape", "NAME,..", TEXT, AT(shape), 0, 0, "Measurement", "which models' layers: names as in the table, or all. Default: all that fit the device"},
+    {CMD_LAYER, 0, "type", "T,..", TEXT, AT(type), 0, 0, "Measurement", "types of the expert weights, such as q4_k. Default: q4_k"},
+    {CMD_LAYER, 0, "tokens", "N,..", TEXT, AT(tokens), 0, 0, "Measurement", "tokens in the batch. Default: 1,2,4,8,16,32,64,128,512,2048"},
+    {CMD_LAYER, 0, "routing", "R,..", TEXT, AT(routing), 0, 0, "Measurement", "how tokens choose experts: uniform, zipf. Default: both"},
+    {CMD_MEASURE, 'r', "runs", "N", INTEGER, AT(runs), 1, 1000000, "Measurement", "so many runs of each test, instead of until its interval is tight or the budget is used up"},
+    {CMD_MEASURE, 0, "budget", "SECONDS", REAL, AT(budget), 0.001, 86400, "Measurement", "most time for the runs of one test, after its warm-up. Default: 3"},
 
     {CMD_RUN, 'n', "n-predict", "N", INTEGER, AT(n), -1, INT32_MAX, "Generation", "tokens to generate; -1: until the model ends or the context is full. Default: 128"},
     {CMD_RUN, 0, "ignore-eos", NULL, FLAG, AT(ignore_end), 0, 0, "Generation", "go on after an end-of-text token"},
@@ -38,24 +49,28 @@ static const struct option options[] = {
     {CMD_RUN, 0, "repeat-last-n", "N", INTEGER, AT(repeat_last_n), 0, 256, "Sampling", "how many tokens are recent. Default: 64"},
     {CMD_RUN, 's', "seed", "N", INTEGER, AT(seed), -1, UINT32_MAX, "Sampling", "same seed, same text; -1: a random one, which the summary names. Default: -1"},
 
-    {CMD_DEVICE, 'c', "ctx", "N", INTEGER, AT(ctx), 0, INT32_MAX, "Memory", "tokens that the context holds; 0: as many as are needed (logits), the trained context up to 4096 (run). Default: 0"},
-    {CMD_DEVICE, 'b', "batch", "N", INTEGER, AT(batch), 0, 65536, "Memory", "most prompt tokens in one pass. Default: 512"},
-    {CMD_DEVICE, 0, "kv", "f16|f32", CHOICE, AT(kv), 0, 0, "Memory", "type of the KV cache. Default: f16; logits: f32"},
+    {CMD_GENERATE, 'c', "ctx", "N", INTEGER, AT(ctx), 0, INT32_MAX, "Memory", "tokens that the context holds; 0: as many as are needed (logits), the trained context up to 4096 (run). Default: 0"},
+    {CMD_GENERATE, 'b', "batch", "N", INTEGER, AT(batch), 0, 65536, "Memory", "most prompt tokens in one pass. Default: 512"},
+    {CMD_GENERATE | CMD_MODEL, 0, "kv", "f16|f32", CHOICE, AT(kv), 0, 0, "Memory", "type of the KV cache. Default: f16; logits: f32"},
 
     {CMD_LOGITS, 'o', "output", "OUT.npy", TEXT, AT(output), 0, 0, "Output", "where the logits go: f32 [n_tokens][n_vocab], every position"},
     {CMD_LOGITS, 0, "decode", NULL, FLAG, AT(decode), 0, 0, "Output", "feed the tokens one at a time"},
     {CMD_RUN, 0, "special", NULL, FLAG, AT(special), 0, 0, "Output", "show control tokens"},
     {CMD_RUN, 0, "no-echo", NULL, FLAG, AT(no_echo), 0, 0, "Output", "do not print the prompt before the generated text"},
-    {CMD_RUN | CMD_TOKENIZE | CMD_INFO, 0, "json", NULL, FLAG, AT(json), 0, 0, "Output", "one JSON object on standard output instead of text"},
+    {CMD_RUN | CMD_TOKENIZE | CMD_INFO | CMD_BENCH, 0, "json", NULL, FLAG, AT(json), 0, 0, "Output", "one JSON object on standard output instead of text"},
+    {CMD_BENCH, 0, "md", NULL, FLAG, AT(md), 0, 0, "Output", "Markdown tables on standard output, to be pasted"},
+    {CMD_BENCH, 0, "csv", NULL, FLAG, AT(csv), 0, 0, "Output", "CSV on standard output, a line a figure"},
+    {CMD_BENCH, 'o', "output", "FILE", TEXT, AT(output), 0, 0, "Output", "a file instead of standard output"},
+    {CMD_BENCH, 0, "html", "FILE", TEXT, AT(html), 0, 0, "Output", "also a page with plots, in one file that needs no network"},
     {CMD_INFO, 0, "kernels", NULL, FLAG, AT(kernels), 0, 0, "Output", "the table of kernel variants"},
     {CMD_INFO, 0, "keys", NULL, FLAG, AT(keys), 0, 0, "Output", "every key of the model file"},
     {CMD_INFO, 0, "tensors", NULL, FLAG, AT(tensors), 0, 0, "Output", "every tensor of the model file"},
-    {CMD_DEVICE, 0, "print", NULL, FLAG, AT(print), 0, 0, "Output", "print the programs that the device runs: steps, what they read and write, barriers (run: on standard error)"},
-    {CMD_DEVICE, 0, "profile", NULL, FLAG, AT(profile), 0, 0, "Output", "the same with the time that each step took on the device"},
+    {CMD_GENERATE, 0, "print", NULL, FLAG, AT(print), 0, 0, "Output", "print the programs that the device runs: steps, what they read and write, barriers (run: on standard error)"},
+    {CMD_GENERATE, 0, "profile", NULL, FLAG, AT(profile), 0, 0, "Output", "the same with the time that each step took on the device"},
 
     {CMD_DEVICE | CMD_INFO, 0, "device", "N|NAME", TEXT, AT(device), 0, 0, "Device", "number or part of the name, as `vkmoe info` shows them. Default: $VKMOE_DEVICE, else the best"},
     {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; fp16: 16-bit, less exact arithmetic. Default: $VKMOE_CAPS"},
-    {CMD_DEVICE, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write the pipeline cache ($XDG_CACHE_HOME/vkmoe/pipelines.bin)"},
+    {CMD_GENERATE | CMD_ROOFLINE | CMD_LAYER, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write the pipeline cache ($XDG_CACHE_HOME/vkmoe/pipelines.bin)"},
     {CMD_DEVICE, 0, "validation", NULL, FLAG, AT(validation), 0, 0, "Device", "run under the Khronos validation layer; a message from it fails the command"},
     {CMD_LOGITS, 0, "audit", NULL, FLAG, AT(audit), 0, 0, "Device", "check that every step reads and writes only what it declares; slow"},
     {CMD_DEVICE | CMD_INFO, 'v', "verbose", NULL, FLAG, AT(verbose), 0, 0, "Device", "say more on standard error"},
@@ -131,14 +146,18 @@ static int unknown(const struct command *c, const char *text)
 
 int options_parse(const struct command *c, int argc, char **argv, struct args *args)
 {
-    *args = (struct args){.n = 128, .top_k = 40, .repeat_last_n = 64, .seed = -1, .temp = 0.8, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1,
+    *args = (struct args){.n = 128, .top_k = 40, .repeat_last_n = 64, .seed = -1, .temp = 0.8, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1, .budget = 3,
                           .device = getenv("VKMOE_DEVICE"), .caps = getenv("VKMOE_CAPS")};
     if (args->device && !*args->device) args->device = NULL;
     if (args->caps && !*args->caps) args->caps = NULL;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i], *value = NULL;
         const struct option *o;
-        if (arg[0] != '-' || arg[1] == 0) return fail_usage(c->name, "unexpected argument '%s'", arg);
+        if (arg[0] != '-' || arg[1] == 0) {
+            if (args->n_files == c->max_files) return fail_usage(c->name, "unexpected argument '%s'", arg);
+            args->files[args->n_files++] = arg;
+            continue;
+        }
         if (arg[1] == '-') {                               /* --name VALUE, --name=VALUE */
             size_t n = strcspn(arg + 2, "=");
             o = find_name(c->bit, arg + 2, n);
@@ -157,6 +176,7 @@ int options_parse(const struct command *c, int argc, char **argv, struct args *a
         int status = set(c, o, value, args);
         if (status != STATUS_OK) return status;
     }
+    if (args->n_files < c->min_files) return fail_usage(c->name, "%d files are needed, %d given", c->min_files, args->n_files);
     return STATUS_OK;
 }
 
@@ -185,6 +205,9 @@ void options_help(const struct command *c, FILE *out)
 {
     const char *bold = has_colour(out) ? "\033[1m" : "", *plain = *bold ? "\033[0m" : "", *section = "";
     fprintf(out, "%sUsage:%s vkmoe %s %s\n\n%s", bold, plain, c->name, c->synopsis, c->details);
+    size_t n = strlen(c->name);
+    for (size_t i = 0; i < n_commands && !c->run; i++)
+        if (strncmp(commands[i].name, c->name, n) == 0 && commands[i].name[n] == ' ') fprintf(out, "%s  %-10s %s\n", &commands[i] == c + 1 ? "\n" : "", commands[i].name + n + 1, commands[i].summary);
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
         if (!(o->commands & c->bit)) continue;

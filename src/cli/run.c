@@ -183,7 +183,7 @@ int run_command(const struct args *given)
     if (status == STATUS_OK && !(s.tokenizer = e.tokenizer)) status = fail("the model file has no tokenizer");
     if (status == STATUS_OK) status = tokenize(e.tokenizer, prompt, n_text, VKM_TOKENIZE_SPECIAL | (args.parse_special ? VKM_TOKENIZE_PARSE : 0), &ids, &f.n_prompt);
     if (status == STATUS_OK && f.n_prompt == 0) status = fail("the prompt is empty and the model has no token to begin with");
-    if (status == STATUS_OK) status = engine_session(&args, (uint32_t)args.ctx, &e);
+    if (status == STATUS_OK) status = engine_session(&args, (uint32_t)args.ctx, 1, &e);
     if (status == STATUS_OK && f.n_prompt > vkm_session_n_ctx(e.session))
         status = fail("the prompt has %zu tokens and the context holds %u: give a larger one with -c", f.n_prompt, vkm_session_n_ctx(e.session));
     if (status == STATUS_OK) status = begin(&args, &s, prompt, n_text, ids, f.n_prompt);

@@ -198,7 +198,7 @@ static bool on_progress(void *user, uint64_t done, uint64_t total)
     return !interrupted();
 }
 
-static const char *cache_path(char *path, size_t size)
+const char *cache_path(char *path, size_t size)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     int n = cache && *cache == '/' ? snprintf(path, size, "%s", cache) : home && *home ? snprintf(path, size, "%s/.cache", home) : -1;
@@ -209,18 +209,23 @@ static const char *cache_path(char *path, size_t size)
     return strcat(path, "/pipelines.bin");
 }
 
-int engine_open(const struct args *args, struct engine *e)
+int engine_device(const struct args *args, const char *cache, struct engine *e)
 {
     vkm_error err = {0};
-    char cache[4096];
+    vkm_device_params device = {.struct_size = sizeof device, .select = args->device, .caps = args->caps, .cache_path = cache, .validation = args->validation,
+                                .log = on_log, .log_user = (void *)args};
     *e = (struct engine){0};
-    const char *path = model_path(args);
-    if (!path) return STATUS_FAILED;
     interrupts_catch();
-    vkm_device_params device = {.struct_size = sizeof device, .select = args->device, .caps = args->caps, .cache_path = args->no_cache ? NULL : cache_path(cache, sizeof cache),
-                                .validation = args->validation, .log = on_log, .log_user = (void *)args};
     if (vkm_device_create(&device, &e->device, &err) != VKM_OK) return fail_error(&err);
     vkm_device_get_info(e->device, &e->device_info);
+    return STATUS_OK;
+}
+
+int engine_model(const struct args *args, struct engine *e)
+{
+    vkm_error err = {0};
+    const char *path = model_path(args);
+    if (!path) return STATUS_FAILED;
     struct bar bar = {.start = seconds(), .on = is_terminal(stderr)};
     vkm_model_params model = {.struct_size = sizeof model, .progress = on_progress, .progress_user = &bar};
     vkm_result r = vkm_model_load(e->device, path, &model, &e->model, &err);
@@ -231,10 +236,19 @@ int engine_open(const struct args *args, struct engine *e)
     return STATUS_OK;
 }
 
-int engine_session(const struct args *args, uint32_t n_ctx, struct engine *e)
+int engine_open(const struct args *args, struct engine *e)
+{
+    char cache[4096];
+    *e = (struct engine){0};
+    if (!model_path(args)) return STATUS_FAILED;
+    int status = engine_device(args, args->no_cache ? NULL : cache_path(cache, sizeof cache), e);
+    return status == STATUS_OK ? engine_model(args, e) : status;
+}
+
+int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e)
 {
     vkm_error err = {0};
-    vkm_session_params session = {.struct_size = sizeof session, .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .audit = args->audit, .profile = args->profile,
+    vkm_session_params session = {.struct_size = sizeof session, .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .n_seq = n_seq, .audit = args->audit, .profile = args->profile,
                                   .kv_type = strcmp(args->kv, "f32") == 0 ? VKM_KV_F32 : VKM_KV_F16};
     if (vkm_session_create(e->model, &session, &e->session, &err) != VKM_OK) return fail_error(&err);
     return STATUS_OK;
