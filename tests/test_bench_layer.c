@@ -204,7 +204,7 @@ Test(bench_count, by_hand)
 
 /* ---------------------------------------------------------------- the whole */
 
-static const struct bench_options quick = {.policy = {.warmups = 1, .min_runs = 2, .max_runs = 2, .max_seconds = 60, .tight = BENCH_TIGHT}};
+static const struct bench_options quick = {.policy = {.warmups = 1, .min_runs = 1, .max_runs = 1, .max_seconds = 60, .tight = BENCH_TIGHT}};
 
 static double figure(const struct bench_report *report, const char *section, const char *key, const char *name)
 {

@@ -12,6 +12,7 @@
 #define SEED 20260101u
 #define LABELS 16
 #define LAYERS_MOST 64
+#define LAYERS_MOST_CPU 24
 #define TARGET_BYTES (512 * MIB)           /* weights that a program reads, to be beyond any cache */
 #define TARGET_BYTES_CPU (128 * MIB)
 #define COPIES_BYTES (8192 * MIB)          /* at most for all copies of a layer, if one is not larger already */
@@ -98,7 +99,8 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
     uint32_t slots = c.tokens * s->n_used;
     uint64_t most = (l->caps->storage_range / 4 - p->space.words) / each, more = (budget - l->plan.bytes) / 4 > p->space.words ? ((budget - l->plan.bytes) / 4 - p->space.words) / each : 1;
     if (most > more) most = more;
-    if (most > LAYERS_MOST) most = LAYERS_MOST;
+    uint32_t enough = l->caps->type == VKM_TYPE_CPU ? LAYERS_MOST_CPU : LAYERS_MOST;
+    if (most > enough) most = enough;
     p->ids = malloc((size_t)most * slots * sizeof *p->ids);
     if (!p->ids) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
     for (double bytes = 0; p->n_layers < most && bytes < (double)l->target; p->n_layers++) {
