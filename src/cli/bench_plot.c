@@ -11,35 +11,6 @@ static double time_of(const struct bench_row *row)
     return f && !f->why ? f->value : 0;
 }
 
-void bench_palette_make(const struct bench_report *report, struct bench_palette *p)
-{
-    enum { NAMES = 64 };
-    struct { char name[48]; double share; } steps[NAMES], swap;
-    uint32_t n = 0;
-    char step[48];
-    *p = (struct bench_palette){0};
-    for (uint32_t i = 0; i < report->n_rows; i++) {
-        const struct bench_figure *share = bench_figure_find(&report->rows[i], "share");
-        bench_part(&report->rows[i], "step", step, sizeof step);
-        if (strcmp(report->rows[i].section, "step") != 0 || !step[0]) continue;
-        uint32_t k = 0;
-        while (k < n && strcmp(steps[k].name, step) != 0) k++;
-        if (k == NAMES) continue;
-        if (k == n) {
-            memcpy(steps[n].name, step, sizeof step);
-            steps[n++].share = 0;
-        }
-        steps[k].share += share && !share->why ? share->value : time_of(&report->rows[i]);
-    }
-    for (uint32_t i = 1; i < n; i++)
-        for (uint32_t k = i; k > 0 && steps[k].share > steps[k - 1].share; k--) {
-            swap = steps[k];
-            steps[k] = steps[k - 1];
-            steps[k - 1] = swap;
-        }
-    for (; p->n < n && p->n < BENCH_COLOURS; p->n++) memcpy(p->names[p->n], steps[p->n].name, sizeof steps->name);
-}
-
 static uint32_t colour_of(const struct bench_palette *p, const char *step)
 {
     uint32_t i = 0;
@@ -72,6 +43,66 @@ static void short_key(FILE *out, const char *key)
         key += n;
         key += strspn(key, " ");
     }
+}
+
+/* The key without one of its parts. */
+static void key_without(const char *key, const char *part, char *text, size_t size)
+{
+    size_t used = 0, n_part = strlen(part);
+    text[0] = 0;
+    while (*key) {
+        size_t n = strcspn(key, " ");
+        if (!(n > n_part && key[n_part] == '=' && memcmp(key, part, n_part) == 0) && used + n + 2 < size) {
+            if (used) text[used++] = ' ';
+            memcpy(text + used, key, n);
+            text[used += n] = 0;
+        }
+        key += n;
+        key += strspn(key, " ");
+    }
+}
+
+/* Which part of its run's time a step takes; the rows of a run stand together. */
+static double share_of(const struct bench_report *report, uint32_t i)
+{
+    char run[192], other[192];
+    double total = 0;
+    key_without(report->rows[i].key, "step", run, sizeof run);
+    for (int way = -1; way <= 1; way += 2)
+        for (int64_t k = way < 0 ? i : (int64_t)i + 1; k >= 0 && k < report->n_rows; k += way) {
+            key_without(report->rows[k].key, "step", other, sizeof other);
+            if (strcmp(report->rows[k].section, "step") != 0 || strcmp(run, other) != 0) break;
+            total += time_of(&report->rows[k]);
+        }
+    return total > 0 ? time_of(&report->rows[i]) / total : 0;
+}
+
+void bench_palette_make(const struct bench_report *report, struct bench_palette *p)
+{
+    enum { NAMES = 64 };
+    struct { char name[48]; double share; } steps[NAMES], swap;
+    uint32_t n = 0;
+    char step[48];
+    *p = (struct bench_palette){0};
+    for (uint32_t i = 0; i < report->n_rows; i++) {
+        bench_part(&report->rows[i], "step", step, sizeof step);
+        if (strcmp(report->rows[i].section, "step") != 0 || !step[0]) continue;
+        uint32_t k = 0;
+        while (k < n && strcmp(steps[k].name, step) != 0) k++;
+        if (k == NAMES) continue;
+        if (k == n) {
+            memcpy(steps[n].name, step, sizeof step);
+            steps[n++].share = 0;
+        }
+        steps[k].share += share_of(report, i);
+    }
+    for (uint32_t i = 1; i < n; i++)
+        for (uint32_t k = i; k > 0 && steps[k].share > steps[k - 1].share; k--) {
+            swap = steps[k];
+            steps[k] = steps[k - 1];
+            steps[k - 1] = swap;
+        }
+    for (; p->n < n && p->n < BENCH_COLOURS; p->n++) memcpy(p->names[p->n], steps[p->n].name, sizeof steps->name);
 }
 
 /* ---------------------------------------------------------------- logarithmic axes */
@@ -258,10 +289,9 @@ void bench_plot_roofline(FILE *out, const struct bench_report *report, const str
     for (uint32_t i = 0; i < report->n_rows; i++) {
         const struct bench_row *row = &report->rows[i];
         if (!dot_of(row, &x, &y)) continue;
-        const struct bench_figure *share = bench_figure_find(row, "share");
         bench_part(row, "step", step, sizeof step);
         fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"var(--c%u)\" fill-opacity=\"0.8\"><title>", to_x(&a, x), to_y(&a, y),
-                3 + (share && !share->why ? 6 * sqrt(fmin(share->value, 100) / 100) : 0), colour_of(palette, step));
+                3 + 7 * sqrt(share_of(report, i)), colour_of(palette, step));
         bench_html_text(out, row->key);
         fprintf(out, ": %.4g GFLOP/s, %.4g FLOP/byte</title></circle>\n", y, x);
     }
@@ -271,23 +301,6 @@ void bench_plot_roofline(FILE *out, const struct bench_report *report, const str
 }
 
 /* ---------------------------------------------------------------- step breakdown */
-
-/* The key without one of its parts. */
-static void key_without(const char *key, const char *part, char *text, size_t size)
-{
-    size_t used = 0, n_part = strlen(part);
-    text[0] = 0;
-    while (*key) {
-        size_t n = strcspn(key, " ");
-        if (!(n > n_part && key[n_part] == '=' && memcmp(key, part, n_part) == 0) && used + n + 2 < size) {
-            if (used) text[used++] = ' ';
-            memcpy(text + used, key, n);
-            text[used += n] = 0;
-        }
-        key += n;
-        key += strspn(key, " ");
-    }
-}
 
 static void time_text(double us, char *text, size_t size)
 {
