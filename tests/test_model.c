@@ -98,6 +98,24 @@ TYPE_TEST(Q4_K, 1)
 TYPE_TEST(Q5_K, 1)
 TYPE_TEST(Q6_K, 1)
 
+/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Debian 12's lavapipe takes minutes to compile some of them; SwiftShader runs them all. Every type once, in models of mixed types. */
+static void check_scalar_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
+{
+    struct rig r;
+    struct ref_testmodel o = of_type(arch, gate_up, 1);
+    o.type_down = down; o.type_attn = attention; o.type_output = output;
+    o.layers = 1;
+    rig_device(&r, "scalar");
+    const struct vkm_caps *caps = vkm_device_caps(r.device);
+    bool can = caps->scalar_loads && !caps->loop_iterations;
+    if (can) check_model(&r, &o, 13, arch);
+    rig_close(&r);
+    if (!can) cr_skip_test("the device is no CPU driver with device addresses, or one that compiles these kernels for minutes");
+}
+Test(types, scalar_loads_1) { check_scalar_loads("qwen3moe", REF_Q4_0, REF_Q6_K, REF_Q8_0, REF_F16); }
+Test(types, scalar_loads_2) { check_scalar_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
+Test(types, scalar_loads_3) { check_scalar_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
+
 /* The other architectures, with the two types that files mostly have. */
 Test(types, other_architectures)
 {
