@@ -13,12 +13,9 @@ static uint32_t *transpose(uint32_t *group, uint32_t n)
     return group;
 }
 
-/* The quants come first, 16 bytes or more a row and block; K-quants have 16 bytes a row and super-block of scales behind the bits above four. Other planes are words already. */
+/* The quants come first; K-quants have 16 bytes a row and super-block of scales behind the bits above four. Other planes are words already. */
 void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel)
 {
-    uint32_t quads = type->block_cols == 1 ? type->block_bytes * 2 : type->block_bytes > 32 && type->block_cols == 32 ? 2 : 1;   /* of quants, a row and block */
-    uint32_t *behind = transpose(panel, kb * quads);
-    if (type->block_cols != 256) return;
-    uint32_t high = type->row_words(8) - 4 * 8 - (type->block_bytes % 16 ? 5 : 4);                                               /* words above four bits, a row and super-block */
-    transpose(behind + (size_t)high * (kb / 8) * VKM_PANEL_ROWS, kb / 8);
+    uint32_t *behind = transpose(panel, kb * type->quads);
+    if (type->block_cols == 256) transpose(behind + (size_t)kb * type->high * VKM_PANEL_ROWS, kb / 8);
 }
