@@ -333,6 +333,7 @@ static void step_rates(const struct bench *b, struct bench_row *row, const struc
     else if (of->bytes > 0) bench_rate(row, "bandwidth", "GB/s", gb, time);
     if (of->flops > 0 && gflop / time->median > 1.05 * flops) bench_invalid(row, "arithmetic", "GFLOP/s", "above the ceiling");
     else if (of->flops > 0) bench_rate(row, "arithmetic", "GFLOP/s", gflop, time);
+    if (isnan(read) || isnan(flops)) return;               /* half a roof says nothing */
     if (share > 105) bench_invalid(row, "of ceiling", "%", "from caches");
     else if (isfinite(share)) bench_count(row, "of ceiling", "%", share, 0);
 }
