@@ -265,11 +265,11 @@ static double working_set(const struct layer *l, const struct planned *p)
     return bytes;
 }
 
-/* The ceilings' share, by what a run must move and do. What fits a cache is held against the bandwidth of caches. */
-static void add_shares(struct layer *l, struct bench_row *row, const struct bench_work *w, double seconds, bool cacheable)
+/* The ceilings' share, by what a run must move and do. What fits a cache is held against the bandwidth of caches. rate: the ceilings' figure by the clock that the seconds are by. */
+static void add_shares(struct layer *l, struct bench_row *row, const struct bench_work *w, double seconds, const char *rate, bool cacheable)
 {
-    double read = bench_find(l->report, "roofline", BENCH_CEILING_READ, "rate"), cached = bench_find(l->report, "roofline", BENCH_CEILING_CACHED, "rate");
-    double fma = bench_find(l->report, "roofline", l->caps->tier == VKM_TIER_FP16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, "rate");
+    double read = bench_find(l->report, "roofline", BENCH_CEILING_READ, rate), cached = bench_find(l->report, "roofline", BENCH_CEILING_CACHED, rate);
+    double fma = bench_find(l->report, "roofline", l->caps->tier == VKM_TIER_FP16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, rate);
     if (cacheable && cached > read) read = cached;
     if (isnan(read) || isnan(fma)) {
         bench_invalid(row, "of ceiling", "%", "no ceiling was measured");
@@ -319,7 +319,7 @@ static void add_rows(struct layer *l, const struct planned *p, struct labels *la
     bench_rate(row, "speed", "tok/s", p->c.tokens, time);
     bench_rate(row, "bandwidth", "GB/s", all.bytes * 1e-9, time);
     bench_rate(row, "arithmetic", "GFLOP/s", all.flops * 1e-9, time);
-    add_shares(l, row, &all, time->median, cacheable);
+    add_shares(l, row, &all, time->median, "rate", cacheable);
     bench_count(row, "bytes/min", "x", all.moved / all.bytes, -1);
     for (uint32_t i = 0; i < labels->n; i++)
         if (labels->at[i].tiled) { bench_count(row, "padded rows", "x", (double)labels->at[i].tiles.computed / (double)labels->at[i].tiles.rows, -1); break; }
@@ -341,7 +341,7 @@ static void add_rows(struct layer *l, const struct planned *p, struct labels *la
             bench_time(row, "time", &step);
             bench_rate(row, "bandwidth", "GB/s", work[i].bytes * 1e-9, &step);
             if (work[i].flops > 0) bench_rate(row, "arithmetic", "GFLOP/s", work[i].flops * 1e-9, &step);
-            add_shares(l, row, &work[i], step.median, cacheable || (work[i].weights == 0 && work[i].bytes < (double)l->target));
+            add_shares(l, row, &work[i], step.median, "by GPU clock", cacheable || (work[i].weights == 0 && work[i].bytes < (double)l->target));
         }
         bench_count(row, "bytes", "MB", work[i].bytes * 1e-6, 0);
         if (work[i].flops > 0) bench_count(row, "flops", "GFLOP", work[i].flops * 1e-9, 0);
