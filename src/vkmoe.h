@@ -8,7 +8,8 @@
  *               An object borrows what it was made from: model from device, session from model. Destroy in reverse order.
  * Params        Structs start with `struct_size`; set it to sizeof(the struct), zero the rest: zero means the documented default.
  * Threads       Different devices are independent. Objects of one device must be used by one thread at a time,
- *               except vkm_tokenizer, which is immutable after it is made and may be shared.
+ *               except vkm_tokenizer, which is immutable after it is made and may be shared. The library keeps no thread: loading a model
+ *               and compiling kernels (the first pass of each size) use several, which end before the call returns.
  */
 #ifndef VKMOE_H
 #define VKMOE_H
