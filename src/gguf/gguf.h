@@ -1,8 +1,8 @@
 /* GGUF files: read, checked, memory-mapped. Format: moe-models facts, llama.cpp's ggml/include/gguf.h. Versions 2 and 3, little-endian, split files.
  * Everything read from the file is hostile until checked here: after vkm_gguf_open every name, array and tensor range lies inside its mapping.
  * A vkm_gguf never changes after it is opened: any number of threads may read it. */
-#ifndef VKM_MODEL_GGUF_H
-#define VKM_MODEL_GGUF_H
+#ifndef VKM_GGUF_H
+#define VKM_GGUF_H
 
 #include "host/base.h"
 

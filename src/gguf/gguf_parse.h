@@ -1,6 +1,6 @@
 /* The inside of the GGUF reader, shared by gguf_parse.c (bytes -> records) and gguf.c (files, look-up). Not for others: use gguf.h. */
-#ifndef VKM_MODEL_GGUF_PARSE_H
-#define VKM_MODEL_GGUF_PARSE_H
+#ifndef VKM_GGUF_PARSE_H
+#define VKM_GGUF_PARSE_H
 
 #include "gguf/gguf.h"
 
