@@ -120,7 +120,7 @@ fi
 # ---- sanitizers: everything that parses, allocates or frees. Drivers leak: see lsan.supp.
 if [ -n "$fast" ]; then
     note "sanitizers" "left out: --fast"
-elif build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined; then
+elif build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined -DVKMOE_SPIRV_DIR=build-test/spirv; then
     export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1
     # A driver that is unloaded when leaks are looked for would be blamed for what it still holds: it is loaded before, and stays. (Unwinding by
     # fast_unwind_on_malloc=0 to name its frames deadlocks in Criterion's child processes.)
