@@ -378,7 +378,7 @@ void bench_plot_breakdown(FILE *out, const struct bench_report *report, const st
 /* ---------------------------------------------------------------- throughput over the batch */
 
 struct point { double x, y; };
-struct series { char name[192]; uint32_t n; struct point points[32]; };
+struct series { char name[192]; const char *counted; uint32_t n; struct point points[32]; };
 enum { SERIES_A_PLOT = 11 };
 
 static int by_x(const void *a, const void *b)
@@ -387,23 +387,23 @@ static int by_x(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* What is counted along x in a row, and the name of the curve: tokens=16, batch=4, or the prompt's length in test=pp512. */
-static bool curve_of(const struct bench_row *row, char *name, size_t size, double *x)
+/* What is counted along x: tokens=16, batch=4, or the prompt's length in test=pp512. */
+static const struct { const char *part, *axis; } COUNTED[] = {{"tokens", "tokens"}, {"batch", "sequences at once"}, {"test", "tokens of the prompt"}};
+
+/* Which of them (NULL: none) and how many, and the name of the curve that the row is on. */
+static const char *curve_of(const struct bench_row *row, char *name, size_t size, double *x)
 {
-    static const char *const counted[] = {"tokens", "batch"};
     char text[48];
-    for (size_t i = 0; i < VKM_COUNT(counted); i++) {
-        bench_part(row, counted[i], text, sizeof text);
-        if (!text[0]) continue;
-        key_without(row->key, counted[i], name, size);
-        *x = atof(text);
-        return *x > 0;
+    for (size_t i = 0; i < VKM_COUNT(COUNTED); i++) {
+        bool prompt = !strcmp(COUNTED[i].part, "test");
+        bench_part(row, COUNTED[i].part, text, sizeof text);
+        if (!text[0] || (prompt && strncmp(text, "pp", 2) != 0)) continue;
+        if (prompt) snprintf(name, size, "prompt");
+        else        key_without(row->key, COUNTED[i].part, name, size);
+        *x = atof(prompt ? text + 2 : text);
+        return *x > 0 ? COUNTED[i].axis : NULL;
     }
-    bench_part(row, "test", text, sizeof text);
-    if (strncmp(text, "pp", 2) != 0) return false;
-    snprintf(name, size, "prompt");
-    *x = atof(text + 2);
-    return *x > 0;
+    return NULL;
 }
 
 static void plot(FILE *out, const struct series *series, uint32_t n)
@@ -427,7 +427,7 @@ static void plot(FILE *out, const struct series *series, uint32_t n)
             fprintf(out, ", %g: %.4g tok/s</title></circle>\n", series[i].points[k].x, series[i].points[k].y);
         }
     }
-    axis_labels(out, &a, "tokens", "tokens / s");
+    axis_labels(out, &a, series->counted, "tokens / s");
     fputs("</svg>\n<ul class=\"legend\">", out);
     for (uint32_t i = 0; i < n; i++) {
         fprintf(out, "<li><i style=\"background:var(--c%u)\"></i>", i);
@@ -448,9 +448,11 @@ void bench_plot_curves(FILE *out, const struct bench_report *report, const char 
         const struct bench_row *row = &report->rows[i];
         const struct bench_figure *rate = with_unit(row, "tok/s");
         uint32_t k = 0;
-        if (strcmp(row->section, section) != 0 || !rate || !curve_of(row, name, sizeof name, &x)) continue;
-        while (k < n && strcmp(series[k].name, name) != 0) k++;
-        if (k == n) memcpy(series[n++].name, name, sizeof name);
+        if (strcmp(row->section, section) != 0 || !rate) continue;
+        const char *counted = curve_of(row, name, sizeof name, &x);
+        if (!counted) continue;
+        while (k < n && (series[k].counted != counted || strcmp(series[k].name, name) != 0)) k++;
+        if (k == n) memcpy(series[n].name, name, sizeof name), series[n++].counted = counted;
         if (series[k].n < VKM_COUNT(series->points)) series[k].points[series[k].n++] = (struct point){x, rate->value};
     }
     for (uint32_t i = 0; i < n; i++) {                     /* a curve has two points or more */
@@ -459,7 +461,13 @@ void bench_plot_curves(FILE *out, const struct bench_report *report, const char 
         qsort(series[curves].points, series[curves].n, sizeof(struct point), by_x);
         curves++;
     }
-    if (curves) fputs("<h3>Tokens a second over the tokens of a batch</h3>\n", out);
-    for (uint32_t i = 0; i < curves; i += SERIES_A_PLOT) plot(out, series + i, curves - i < SERIES_A_PLOT ? curves - i : SERIES_A_PLOT);
+    for (size_t c = 0; c < VKM_COUNT(COUNTED); c++) {      /* curves of one plot count the same thing */
+        for (uint32_t i = 0, k; i < curves; i = k) {
+            for (k = i; k < curves && k - i < SERIES_A_PLOT && series[k].counted == COUNTED[c].axis; k++) {}
+            if (k == i) { k++; continue; }
+            fprintf(out, "<h3>Tokens a second over %s</h3>\n", COUNTED[c].axis);
+            plot(out, series + i, k - i);
+        }
+    }
     free(series);
 }
