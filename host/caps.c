@@ -127,7 +127,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     bool has_subgroup_size = OFFERED(VK_API_VERSION_1_3, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
     caps->memory_budget = OFFERED(NEVER_CORE, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     (void)OFFERED(NEVER_CORE, "VK_KHR_portability_subset");   /* where offered it must be enabled */
-    caps->pipeline_statistics = offered(extensions, n, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+    caps->pipeline_statistics = OFFERED(NEVER_CORE, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     free(extensions);
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
@@ -198,11 +198,13 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
         .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .pNext = &f->storage16, .shaderFloat16 = VK_TRUE},
         .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = VK_TRUE},
         .address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES, .bufferDeviceAddress = VK_TRUE},
+        .statistics = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR, .pipelineExecutableInfo = VK_TRUE},
     };
     void **next = &f->timeline.pNext;
     if (offer->caps.device_address) *next = &f->address, next = &f->address.pNext;
     if (offer->caps.fp16) *next = &f->float16, next = &f->storage16.pNext;
-    if (offer->full_subgroups) *next = &f->subgroup_size;
+    if (offer->full_subgroups) *next = &f->subgroup_size, next = &f->subgroup_size.pNext;
+    if (offer->caps.pipeline_statistics) *next = &f->statistics;
 }
 
 /* ------------------------------------------------ clamping */

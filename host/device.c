@@ -195,6 +195,7 @@ static vkm_result load_functions(vkm_device *device, vkm_error *err)
 #undef VKM_X
 #define VKM_X(name) LOAD(name);
     if (device->caps.api_version >= VK_API_VERSION_1_2) { VKM_DEVICE_12(VKM_X) }
+    if (device->caps.pipeline_statistics) { VKM_DEVICE_STATISTICS(VKM_X) }
     if (in->vkCreateDebugUtilsMessengerEXT) { VKM_DEVICE_OPTIONAL(VKM_X) }
 #undef VKM_X
 #undef LOAD

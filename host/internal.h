@@ -32,6 +32,7 @@
     X(CreateDescriptorPool) X(DestroyDescriptorPool) X(AllocateDescriptorSets) X(UpdateDescriptorSets)
 #define VKM_DEVICE_KHR(X) X(WaitSemaphores) X(GetSemaphoreCounterValue)   /* core in 1.2, else with the suffix KHR */
 #define VKM_DEVICE_12(X) X(GetBufferDeviceAddress)                        /* NULL unless the device has Vulkan 1.2 */
+#define VKM_DEVICE_STATISTICS(X) X(GetPipelineExecutablePropertiesKHR) X(GetPipelineExecutableStatisticsKHR)   /* caps.pipeline_statistics */
 #define VKM_DEVICE_OPTIONAL(X) X(SetDebugUtilsObjectNameEXT) X(CmdBeginDebugUtilsLabelEXT) X(CmdEndDebugUtilsLabelEXT)
 
 #define VKM_X(name) PFN_vk##name vk##name;
@@ -46,6 +47,7 @@ struct vkm_device_functions {
     VKM_DEVICE_FUNCTIONS(VKM_X)
     VKM_DEVICE_KHR(VKM_X)
     VKM_DEVICE_12(VKM_X)
+    VKM_DEVICE_STATISTICS(VKM_X)
     VKM_DEVICE_OPTIONAL(VKM_X)
 };
 #undef VKM_X
@@ -82,6 +84,7 @@ struct vkm_features {
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline;
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroup_size;
     VkPhysicalDeviceBufferDeviceAddressFeatures address;
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics;
 };
 void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *features);
 
@@ -125,6 +128,7 @@ struct vkm_device {
     VkPipelineLayout pipeline_layout;
     VkPipelineCache pipeline_cache;
     char *cache_path;
+    bool statistics;                           /* pipelines keep what the driver's compiler says of them */
     bool cache_dirty;                          /* pipelines were made that the file does not have */
     struct vkm_kernel **kernels;               /* open addressing, n_kernel_slots a power of two */
     uint32_t n_kernels, n_kernel_slots;

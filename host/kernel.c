@@ -139,7 +139,7 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
     bool full = device->offer.full_subgroups && k->module->tier >= VKM_TIER_SUBGROUP && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
     r = device->vk.vkCreateComputePipelines(device->handle, device->pipeline_cache, 1, &(VkComputePipelineCreateInfo){
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT,
+        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT | (device->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
             .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,

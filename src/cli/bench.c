@@ -33,13 +33,14 @@ static void write_all(const struct outputs *o, const struct args *args, const st
     if (o->html.f) bench_write_html(o->html.f, report, record);
 }
 
-enum what { ROOFLINE, LAYER, MODEL };
+enum what { ROOFLINE, LAYER, MODEL, KERNELS };
 
 static int measure(const struct bench_options *o, enum what what, struct bench_report *report)
 {
     struct engine e = {0};
     char cache[4096];
     if (what == MODEL) return bench_model(o, report);
+    if (what == KERNELS) return bench_kernels(o, report);
     int status = engine_device(o->args, o->args->no_cache ? NULL : cache_path(cache, sizeof cache), &e);
     if (status == STATUS_OK) {
         report->device = e.device_info;
@@ -86,3 +87,4 @@ int bench_compare_command(const struct args *args)
     status = bench_compare(&o, files.text.f ? files.text.f : stdout, files.html.f);
     return outputs_close(&files, args, status == STATUS_OK, status);
 }
+int bench_kernels_command(const struct args *args) { return run(args, KERNELS, "bench kernels"); }

@@ -156,6 +156,7 @@ struct bench_options {
 };
 int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report);
 int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report);
+int bench_kernels(const struct bench_options *o, struct bench_report *report);   /* opens its own device, without a pipeline cache */
 int bench_model(const struct bench_options *o, struct bench_report *report);     /* opens devices of its own, with and without a pipeline cache */
 /* Compares the reports args->files as the options say; html may be NULL. */
 int bench_compare(const struct bench_options *o, FILE *out, FILE *html);

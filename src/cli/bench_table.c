@@ -85,7 +85,7 @@ static void columns_of(struct bench_table *t)
 
 int bench_section_rank(const char *section)
 {
-    static const char *const order[] = {"roofline", "model", "layer", "step"};
+    static const char *const order[] = {"roofline", "model", "layer", "step", "kernel"};
     int i = 0;
     while (i < (int)VKM_COUNT(order) && strcmp(section, order[i]) != 0) i++;
     return i;

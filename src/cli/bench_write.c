@@ -5,7 +5,8 @@
 #include <string.h>
 
 static const char *const titles[][2] = {
-    {"roofline", "What the device can do"}, {"layer", "The MoE layer"}, {"model", "The model"}, {"step", "Where the time goes, by kernel step"}};
+    {"roofline", "What the device can do"}, {"layer", "The MoE layer"}, {"model", "The model"}, {"step", "Where the time goes, by kernel step"},
+    {"kernel", "What the driver's compiler made of the kernels"}};
 
 const char *bench_title(const char *section)
 {

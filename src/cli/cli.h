@@ -37,8 +37,8 @@ struct args {
 };
 
 enum {
-    CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128,
-    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_BENCH = CMD_MEASURE | CMD_COMPARE, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE, CMD_ALL = 255
+    CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128, CMD_KERNELS = 256,
+    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_BENCH = CMD_MEASURE | CMD_COMPARE | CMD_KERNELS, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE | CMD_KERNELS, CMD_ALL = 511
 };
 struct command {
     const char *name;                                      /* "run"; "bench model": of the group of commands "bench", whose run is NULL */
@@ -142,6 +142,7 @@ int info_command(const struct args *args);
 int bench_roofline_command(const struct args *args);
 int bench_layer_command(const struct args *args);
 int bench_model_command(const struct args *args);
+int bench_kernels_command(const struct args *args);
 int bench_compare_command(const struct args *args);
 
 #endif

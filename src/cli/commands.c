@@ -24,7 +24,7 @@ const struct command commands[] = {
      "  vkmoe info\n"
      "  vkmoe info -m model.gguf --tensors\n"
      "  vkmoe info --kernels --device 0 --caps baseline\n", info_command, 0, 0},
-    {"bench", 0, "roofline|layer|model|compare [options]", "measure the device, the MoE layer, a model",
+    {"bench", 0, "roofline|layer|model|kernels|compare [options]", "measure the device, the MoE layer, a model",
      "Measures, and says how far its own figures can be trusted: each is the median of runs that follow a warm-up and are repeated until the 95 % interval of\n"
      "the median is within 2 %, or --budget is used up. A figure that cannot be right (a lost device, above the ceiling) is marked invalid instead of printed.\n"
      "Ctrl-C ends a measurement and writes what is there, marked incomplete.\n",
@@ -49,6 +49,11 @@ const struct command commands[] = {
      "  vkmoe bench model -m olmoe-1b-7b.gguf -p 128,512 -n 64 --md\n"
      "  vkmoe bench model -m olmoe-1b-7b.gguf -p 0 -n 64 -b 1,4,16\n"
      "  vkmoe bench model -m olmoe-1b-7b.gguf -r 5 --json -o after.json --html after.html\n", bench_model_command, 0, 0},
+    {"bench kernels", CMD_KERNELS, "[-m FILE] [options]", "registers, spills and occupancy of a model's kernels, as the driver tells",
+     "Compiles the kernels of a long prompt, of one token and of eight sequences' tokens without running them, and shows what the driver's compiler says of each\n"
+     "(VK_KHR_pipeline_executable_properties). What the figures mean is the driver's affair: compare kernels on one driver, not drivers.\n",
+     "  vkmoe bench kernels\n"
+     "  vkmoe bench kernels -m olmoe-1b-7b.gguf --json -o kernels.json\n", bench_kernels_command, 0, 0},
     {"bench compare", CMD_COMPARE, "A.json B.json [...] [options]", "two or more reports, as ratios",
      "Reads reports that other bench commands wrote with --json, finds the rows that they share and shows B over A; above 1 is faster. Another device, driver,\n"
      "commit or tier is the point of it, and is stated. Reports with nothing in common, of different models or of another schema are refused.\n",

@@ -21,7 +21,7 @@ struct option {
 #define AT(field) offsetof(struct args, field)
 
 static const struct option options[] = {
-    {CMD_GENERATE | CMD_TOKENIZE | CMD_INFO | CMD_MODEL, 'm', "model", "FILE", TEXT, AT(model), 0, 0, "Model", "GGUF file, the first part of a split one. Default: $VKMOE_MODEL, else the bundled model"},
+    {CMD_GENERATE | CMD_TOKENIZE | CMD_INFO | CMD_MODEL | CMD_KERNELS, 'm', "model", "FILE", TEXT, AT(model), 0, 0, "Model", "GGUF file, the first part of a split one. Default: $VKMOE_MODEL, else the bundled model"},
     {CMD_GENERATE | CMD_TOKENIZE, 'p', "prompt", "TEXT", TEXT, AT(prompt), 0, 0, "Prompt", "the prompt; - reads standard input"},
     {CMD_GENERATE | CMD_TOKENIZE, 'f', "file", "FILE", TEXT, AT(file), 0, 0, "Prompt", "the prompt is in this file"},
     {CMD_LOGITS, 0, "tokens", "1,2,3", TEXT, AT(tokens), 0, 0, "Prompt", "token ids instead of a prompt; - reads them from standard input"},
@@ -51,7 +51,7 @@ static const struct option options[] = {
 
     {CMD_GENERATE, 'c', "ctx", "N", INTEGER, AT(ctx), 0, INT32_MAX, "Memory", "tokens that the context holds; 0: as many as are needed (logits), the trained context up to 4096 (run). Default: 0"},
     {CMD_GENERATE, 'b', "batch", "N", INTEGER, AT(batch), 0, 65536, "Memory", "most prompt tokens in one pass. Default: 512"},
-    {CMD_GENERATE | CMD_MODEL, 0, "kv", "f16|f32", CHOICE, AT(kv), 0, 0, "Memory", "type of the KV cache. Default: f16; logits: f32"},
+    {CMD_GENERATE | CMD_MODEL | CMD_KERNELS, 0, "kv", "f16|f32", CHOICE, AT(kv), 0, 0, "Memory", "type of the KV cache. Default: f16; logits: f32"},
 
     {CMD_LOGITS, 'o', "output", "OUT.npy", TEXT, AT(output), 0, 0, "Output", "where the logits go: f32 [n_tokens][n_vocab], every position"},
     {CMD_LOGITS, 0, "decode", NULL, FLAG, AT(decode), 0, 0, "Output", "feed the tokens one at a time"},
