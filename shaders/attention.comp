@@ -96,18 +96,17 @@ void main() {
                     [[unroll]] for (int r = 0; r < int(NQ); r++) out_[r * DPL + i] += p[r * ROW + key + e] * value;
                 }
     }
-    [[unroll]] for (int r = 0; r < int(NQ); r++) {
+    [[unroll]] for (int r = 0; r < int(NQ); r++) {    /* without break: NVK then keeps out_ in memory */
         uint row = first + r;
-        if (row >= end) break;
+        uint at = push.ws_out + row / group * push.ld_out + (head_kv * group + row % group) * HEAD;
         float inv = 1.0 / total[r];
-        uint to = push.ws_out + row / group * push.ld_out;
-        uint at = to + (head_kv * group + row % group) * HEAD;
         [[unroll]] for (int i = 0; i < int(DPL); i++) {
             uint pair = lane + i * lanes;
-            if (pair < HEAD / 2) { ws.f[at + 2 * pair] = out_[r * DPL + i].x * inv; ws.f[at + 2 * pair + 1] = out_[r * DPL + i].y * inv; }
+            if (row < end && pair < HEAD / 2) { ws.f[at + 2 * pair] = out_[r * DPL + i].x * inv; ws.f[at + 2 * pair + 1] = out_[r * DPL + i].y * inv; }
         }
-        /* the row's padding, which the next matmul reads */
-        if (head_kv * group + row % group == push.n_head - 1)
-            for (uint i = push.n_head * HEAD + lane; i < push.ld_out; i += lanes) ws.f[to + i] = 0.0;
     }
+    /* the rows' padding, which the next matmul reads: written with the last head */
+    for (uint row = first; row < min(first + NQ, end); row++)
+        if (head_kv * group + row % group == push.n_head - 1)
+            for (uint i = push.n_head * HEAD + lane; i < push.ld_out; i += lanes) ws.f[push.ws_out + row / group * push.ld_out + i] = 0.0;
 }
