@@ -39,7 +39,7 @@ for command in run logits tokenize info; do
     has "help $command has examples" "$out" "vkmoe $command"
     has "help $command names --help" "$out" "--help"
 done
-for command in roofline layer model compare; do
+for command in roofline layer model kernels compare; do
     status "help bench $command" 0 help bench $command
     has "help bench $command has examples" "$out" "vkmoe bench $command"
 done
@@ -230,6 +230,9 @@ has "bench model --csv" "$out" '"model","test=tg1","rate","tok/s",'
 status "bench model, again" 0 bench model -p 16 -n 2 -r 1 --quick --json
 cp out b.json
 is "bench model: the same bits again" "$(jq -c '.notes | [.["logits_hash test=pp16"], .["tokens_hash test=tg2"]]' a.json)" "$(jq -c '.notes | [.["logits_hash test=pp16"], .["tokens_hash test=tg2"]]' b.json)"
+if "$vkmoe" bench kernels --json >out 2>err; then
+    json "bench kernels" '[.rows[] | select(.section == "kernel" and (.key | startswith("kernel=moe_gate_up ")))] | length > 1'
+else has "bench kernels: the driver tells nothing" "$(cat err)" "VK_KHR_pipeline_executable_properties"; fi
 status "bench compare" 0 bench compare a.json b.json --html c.html
 has "bench compare: bits" "$out" "B has the same bits in the logits of test=pp16"
 for format in --md --csv --json; do
