@@ -29,10 +29,10 @@ if [ ! -f "$build/CMakeCache.txt" ]; then
 fi
 step "$build/build.log" cmake --build "$build" --parallel "$(nproc)"
 
-prompt=(-p "The storm kept everyone inside the Gilded Goose that night.")
+prompt=(-p "Once upon a time")
 for argument; do
     case $argument in -p* | -f* | --prompt | --prompt=* | --file | --file=* | -h | --help) prompt=() ;; esac
 done
 # A driver compiles the kernels when they first run and keeps them; CPU drivers need a while for it.
 [ -d "${XDG_CACHE_HOME:-${HOME:-}/.cache}/vkmoe" ] || echo "The first run compiles the kernels: seconds on a GPU, up to half a minute on a CPU driver." >&2
-exec "$build/vkmoe" run "${prompt[@]}" -n 240 --temp 0.4 "$@"
+exec "$build/vkmoe" run "${prompt[@]}" -n 300 --temp 0.4 "$@"

@@ -21,7 +21,7 @@ WOMEN = ("Ada Agnes Alma Anya Astrid Beatrix Berta Bridget Britta Cara Celia Cla
          "Elsbeth Emma Erna Freya Gerda Gwen Hanna Hazel Helga Hilda Ida Ingrid Iris Ivy Johanna Juna Karin Katrin "
          "Lena Lotte Lucia Mabel Maren Matilda Nell Nora Olga Petra Rosa Runa Sigrid Solveig Tess Thea Tilda Ursula "
          "Vera Wilma Yara Zelda").split()
-# Roles of people who may walk into any tale. The dialogue cast (talk.py) has roles of its own.
+# Roles of people who may walk into any tale (fishermen and ferrymen only where one is asked for). The dialogue cast (talk.py) has roles of its own.
 ROLES = ("shepherd tinker weaver potter carpenter fisherman farmer hunter baker cobbler tailor ferryman peddler "
          "soldier sailor woodcutter mason candlemaker saddler beekeeper gardener scribe dyer cooper glassblower "
          "charcoal-burner thatcher wheelwright clockmaker stonecutter").split()
@@ -31,9 +31,8 @@ TRAITS = ("young quiet cheerful clever patient stubborn kindly proud shy bold ho
 TOWNS = ("Alderbrook Harrow Fenwick Millbrook Oakham Stonebridge Thornbury Greywater Ashford Elmsley Redhill Dunmere "
          "Birchwood Saltmarsh Highfield Wexley Brackenford Northwick").split()
 TAVERN_ADJECTIVES = ("Gilded Golden Silver Red Blue Green Black White Merry Sleepy Laughing Dancing Crooked Rusty Old "
-                     "Lucky Thirsty Singing Wandering Copper").split()
-TAVERN_NOUNS = ("Goose Stag Fox Boar Lantern Kettle Barrel Anchor Horse Raven Badger Owl Hare Salmon Wheel Crown Oak "
-                "Bear Rooster Cat Ram Swan").split()
+                     "Lucky").split()
+TAVERN_NOUNS = "Goose Stag Fox Boar Lantern Kettle Barrel Anchor Horse Raven Badger Owl Hare Salmon Wheel Crown".split()
 
 # adjective, what the weather does now, what is true when it is over, seasons it belongs to
 WEATHERS = (
@@ -83,15 +82,58 @@ def coins(n, metal="silver"):
     return f"{NUMBERS[n]} {metal} coin{'' if n == 1 else 's'}"
 
 
+# Parts that never meet in a tale share their people; the others' are apart, and so a name tells the part that it plays.
+PARTS = ("ag", "bo", "h", "cx")
+# Trades with people of their own (men, women): some tales want a bard, and dialogues have lines for each trade.
+TRADES = {"stranger": (2, 2), "bard": (2, 2), "thief": (2, 2), "monk": (2, 0), "stable boy": (2, 0)} | {role: (1, 1) for role in (
+    "healer elder cook messenger apprentice merchant trader smith painter brewer guard scout miller traveller pilgrim "
+    "knight student").split() + ["bell founder"]}
+
+
+def populate():
+    """The world, the same in every tale -> (taverns [(tavern, town, keeper)], people by part, people by trade).
+
+    Every tavern has its town and its keeper, every name its trade and its temper: what a tale must keep in mind is only
+    who of them is in it. Names, trades and traits are dealt in turn.
+    """
+    names, traits = {True: iter(MEN), False: iter(WOMEN)}, iter(TRAITS * 9)
+    taverns, parts, trades = [], {}, {}
+
+    def born(male, role):
+        return Person(next(names[male]), male, role, next(traits))
+
+    for i, sign in enumerate(zip(TAVERN_ADJECTIVES, TAVERN_NOUNS)):
+        keeper = born(i % 4 == 1, "innkeeper") if i else Person("Mira", False, "innkeeper", "warm")  # of talk.py
+        taverns.append((" ".join(sign), TOWNS[i % len(TOWNS)], keeper))
+    roles = [r for r in ROLES if r not in ROLES_FOR_HIM_ONLY]
+    for i in range(10 * len(PARTS)):
+        role = roles[i % len(roles)]
+        who = born(i // len(PARTS) % 2 == 0, role)
+        for slot in PARTS[i % len(PARTS)]:
+            parts.setdefault(slot, []).append(who)
+        trades.setdefault(role, []).append(who)
+    trades["fisherman"] = [born(True, "fisherman")]
+    for role, counts in TRADES.items():
+        for male, n in zip((True, False), counts):
+            trades.setdefault(role, []).extend(born(male, role) for _ in range(n))
+    return taverns, parts, trades
+
+
+TAVERNS, PEOPLE_BY_PART, PEOPLE_BY_TRADE = populate()
+
+
 class Scene:
     """One tale's world: a seeded generator, an environment of facts, and the names already taken."""
 
     def __init__(self, rng):
         self.rng, self.env, self.taken = rng, {}, set()
         adjective, now, over, seasons = rng.choice(WEATHERS)
-        self.set(town=rng.choice(TOWNS), season=rng.choice(seasons.split()), weather=adjective,
-                 tavern=f"{rng.choice(TAVERN_ADJECTIVES)} {rng.choice(TAVERN_NOUNS)}",
-                 weather_now=now, weather_over=self.say(over))
+        self.set(season=rng.choice(seasons.split()), weather=adjective, weather_now=now, weather_over=self.say(over))
+        self.enter(*rng.choice(TAVERNS))
+
+    def enter(self, tavern, town, keeper):
+        self.keeper = keeper
+        self.set(tavern=tavern, town=town)
 
     def set(self, **facts):
         self.env.update(facts)
@@ -102,16 +144,13 @@ class Scene:
     def chance(self, p):
         return self.rng.random() < p
 
-    def person(self, slot, role=None, male=None, trait=None):
-        """Casts a new person, in a name not yet used, into the environment."""
-        male = self.chance(0.5) if male is None else male
-        name = self.choice([n for n in (MEN if male else WOMEN) if n not in self.taken])
-        self.taken.add(name)
-        if role is None:
-            role = self.choice([r for r in ROLES if male or r not in ROLES_FOR_HIM_ONLY])
-        p = Person(name, male, role, trait or self.choice(TRAITS))
-        self.env[slot] = p
-        return p
+    def person(self, slot, role=None, trait=None):
+        """Casts somebody who is not yet in the tale into the environment, for the part `slot` or for a trade."""
+        people = [self.keeper] if role == "innkeeper" else PEOPLE_BY_TRADE[role] if role else PEOPLE_BY_PART[slot]
+        p = self.choice([p for p in people if p.name not in self.taken])
+        self.taken.add(p.name)
+        self.env[slot] = Person(p.name, p.male, p.role, trait) if trait else p
+        return self.env[slot]
 
     def say(self, template):
         """Expands choices, then slots, until none is left. A slot's value may hold choices of its own."""

@@ -20,12 +20,12 @@ class Config:
     vocab: int = 2048
     hidden: int = 192
     layers: int = 5
-    heads: int = 6
+    heads: int = 4
     kv_heads: int = 2
-    head_dim: int = 32
+    head_dim: int = 64
     experts: int = 8
     top_k: int = 2
-    expert_width: int = 192
+    expert_width: int = 160
     context: int = 512
     eps: float = 1e-6
     rope_base: float = 10000.0
@@ -48,8 +48,7 @@ class Experts(nn.Module):
 
     def forward(self, x):
         """x [n][hidden] -> (y [n][hidden], balance loss, tokens per expert [experts])."""
-        with torch.autocast("cpu", enabled=False):  # routing decides between experts: keep it in f32
-            probs = self.router(x).softmax(-1)
+        probs = self.router(x).softmax(-1)
         weights, chosen = probs.topk(self.top_k, dim=-1)
         weights = weights / weights.sum(-1, keepdim=True)
 
@@ -57,13 +56,11 @@ class Experts(nn.Module):
         order = slots.argsort(stable=True)
         rows = order // self.top_k
         counts = torch.bincount(slots, minlength=self.experts)
-        # One cast for all experts and all tokens; autocast would cast the same rows again for every product.
-        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
-        gate, up, down = self.gate.to(dtype), self.up.to(dtype), self.down.to(dtype)
+        gate, up, down = self.gate.unbind(0), self.up.unbind(0), self.down.unbind(0)
         parts = []
-        for e, part in enumerate(x.to(dtype).index_select(0, rows).split(counts.tolist())):
+        for e, part in enumerate(x.index_select(0, rows).split(counts.tolist())):
             parts.append(F.linear(F.silu(F.linear(part, gate[e])) * F.linear(part, up[e]), down[e]))
-        y = torch.cat(parts).to(x.dtype) * weights.flatten().index_select(0, order).unsqueeze(-1)
+        y = torch.cat(parts) * weights.flatten().index_select(0, order).unsqueeze(-1)
         y = torch.zeros_like(x).index_add_(0, rows, y)
 
         # Switch Transformer's balance loss: 1 when both shares are uniform, up to `experts` when one expert takes all.
@@ -88,15 +85,14 @@ class Layer(nn.Module):
 
     def attention(self, x, cos, sin):
         c, (batch, length, _) = self.c, x.shape
-        q = self.q_norm(self.q(x).float().view(batch, length, c.heads, c.head_dim))
-        k = self.k_norm(self.k(x).float().view(batch, length, c.kv_heads, c.head_dim))
-        v = self.v(x).float().view(batch, length, c.kv_heads, c.head_dim)
+        q = self.q_norm(self.q(x).view(batch, length, c.heads, c.head_dim))
+        k = self.k_norm(self.k(x).view(batch, length, c.kv_heads, c.head_dim))
+        v = self.v(x).view(batch, length, c.kv_heads, c.head_dim)
         q, k = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2)
         group = c.heads // c.kv_heads
         k = k.repeat_interleave(group, 1)
         v = v.transpose(1, 2).repeat_interleave(group, 1)
-        with torch.autocast("cpu", enabled=False):  # the f32 kernel is no slower here, and exact
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o(y.transpose(1, 2).reshape(batch, length, -1))
 
     def forward(self, x, cos, sin):
@@ -138,7 +134,7 @@ class Model(nn.Module):
         nn.init.constant_(self.norm.weight, 0.06)
 
     def forward(self, ids, targets=None):
-        """ids [batch][length] -> (logits or mean loss in nats, mean balance loss, counts [layers][experts])."""
+        """ids [batch][length] -> (logits or losses [batch][length] in nats, balance loss, counts [layers][experts])."""
         x = self.embed(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         balance, counts = 0.0, []
@@ -148,6 +144,6 @@ class Model(nn.Module):
             counts.append(n)
         logits = F.linear(self.norm(x), self.embed.weight)
         if targets is None:
-            return logits.float(), balance, torch.stack(counts)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            return logits, balance, torch.stack(counts)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
         return loss, balance, torch.stack(counts)

@@ -5,12 +5,19 @@
 import argparse
 import math
 import os
+import re
 
 import torch
 
 from export import HERE, read, tokenizer_of
-from grammar import MEN, WOMEN
-from train import evaluate, generate, load, pack, read_documents
+from grammar import MEN, TOWNS, WOMEN
+from tales import HEIRLOOMS
+from train import evaluate, generate, load, pack, read_documents, told_again
+
+TALE = "Once upon a time"
+SAMPLES = ((TALE, 0, 0), ("On a rainy evening", 0.8, 1), ("There is a ghost", 0.8, 2),
+           ("The storm kept everyone inside the Gilded Goose that night.", 0.7, 5),
+           ("Mira the innkeeper: \"Welcome", 0.8, 3), ("Traveller: \"Who are you?\"\nGreta the smith:", 0.8, 4))
 
 
 def balance(counts):
@@ -47,20 +54,23 @@ def favourites(model, tokenizer, rows, often=30):
 
 
 @torch.no_grad()
-def repeats(model, tokenizer, documents):
-    """How often the likeliest token is right where a text names a person again (chance: about one in a hundred)."""
-    names = {tokenizer.encode(" " + n).ids[0] for n in MEN + WOMEN if len(tokenizer.encode(" " + n).ids) == 1}
-    right, total = 0, 0
+def whole(model, tokenizer, documents):
+    """Mean loss in nats per token where each document stands alone, as a prompt does; packed rows hold several."""
+    losses = []
     for text in documents:
-        ids = tokenizer.encode(text).ids[: model.c.context]
-        best = model(torch.tensor([ids]))[0][0].argmax(-1).tolist()
-        seen = set()
-        for i in range(1, len(ids)):
-            if ids[i] in names:
-                if ids[i] in seen:
-                    right, total = right + (best[i - 1] == ids[i]), total + 1
-                seen.add(ids[i])
-    return right / total
+        ids = torch.tensor([(tokenizer.encode(text).ids + [0])[: model.c.context + 1]])
+        losses.append(model(ids[:, :-1], ids[:, 1:])[0].flatten())
+    return torch.cat(losses).mean().item()
+
+
+def kept(texts):
+    """Of the names in the second halves of texts, the share that the first half of the same text has as well."""
+    name = re.compile(rf"\b({'|'.join(MEN + WOMEN)})\b")
+    known, total = 0, 0
+    for text in texts:
+        later = name.findall(text[len(text) // 2:])
+        known, total = known + sum(n in text[: len(text) // 2] for n in later), total + len(later)
+    return known / total
 
 
 def main():
@@ -68,6 +78,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--rows", type=int, default=200, help="packed held-out rows to measure on")
+    parser.add_argument("--tales", type=int, default=12, help="tales to sample at each temperature")
     parser.add_argument("--gguf", default=os.path.join(HERE, "tavern-qwen3moe.gguf"))
     args = parser.parse_args()
 
@@ -82,11 +93,19 @@ def main():
     for name, m in (("f32", trained), ("exported", model)):
         loss, counts = evaluate(m, rows, len(rows))
         print(f"{name}: {loss:.4f} nats/token, perplexity {math.exp(loss):.3f}")
+    print(f"exported, whole documents: {whole(model, tokenizer, documents[:300]):.4f} nats/token")
     balance(counts.float())
     favourites(model, tokenizer, rows)
-    print(f"names told again: {repeats(model, tokenizer, documents[:150]):.1%} predicted right")
-    for prompt, temperature, seed in (("Once upon a time", 0, 0), ("On a rainy evening", 0.8, 1), ("There is a ghost", 0.8, 2),
-                                      ("Mira the innkeeper: \"Welcome", 0.8, 3), ("Traveller: \"Who are you?\"\nGreta the smith:", 0.8, 4)):
+    for what, words in (("persons", MEN + WOMEN), ("things", HEIRLOOMS), ("towns", TOWNS)):
+        right, among = told_again(model, tokenizer, documents[:300], words)
+        print(f"{what} told again: {right:.1%} predicted right, {among:.1%} one of those told before")
+    print(f"persons kept in the second half: {kept(d for d in documents if TALE in d):.1%} in held-out tales")
+    for temperature in (0.4, 0.8):
+        tales = [generate(model, tokenizer, TALE, temperature, 350, seed) for seed in range(args.tales)]
+        print(f"persons kept in the second half: {kept(tales):.1%} in {len(tales)} tales at temperature {temperature}")
+        for seed, tale in enumerate(tales):
+            print(f"--- temperature {temperature}, seed {seed}\n{tale}")
+    for prompt, temperature, seed in SAMPLES:
         print(f"--- temperature {temperature}, seed {seed}\n" + generate(model, tokenizer, prompt, temperature, 350, seed))
 
 

@@ -3,7 +3,7 @@
 Twelve regulars of the Gilded Goose in Alderbrook keep name, role and character in every dialogue; in the others the
 same roles appear under other names. What makes a role a person stands in personas.py.
 """
-from grammar import NUMBERS, Person, Scene, coins
+from grammar import NUMBERS, TAVERNS, Person, Scene, coins
 from personas import FAREWELLS, GREETINGS, OPINIONS, QUESTIONS, REGULARS
 from tales import CULPRITS, HAUNTS, HEIRLOOMS, OBSTACLES, PLACES, RIDDLES, SONG_SUBJECTS, SPICES, WARES, WHY_DEAR
 
@@ -18,7 +18,7 @@ class Talk(Scene):
         self.lines = []
         self.home = self.chance(0.65)  # the regulars' own tavern
         if self.home:
-            self.set(tavern="Gilded Goose", town="Alderbrook")
+            self.enter(*TAVERNS[0])
         self.set(cookname="Hobb" if self.home else "the cook", place1=self.choice(["mill", "bridge", "old quarry", "north road", "river", "abbey"]))
 
     def cast(self, *roles):
@@ -30,8 +30,7 @@ class Talk(Scene):
             wanted = role or free.pop()
             name, male, role, trait = next(r for r in REGULARS if r[2] == wanted)
             if not self.home:
-                male = male if role in ("fisherman", "stable boy", "monk") else self.chance(0.5)
-                p = self.person("_", role=role, male=male, trait=trait)
+                p = self.person("_", role=role)
             else:
                 p = Person(name, male, role, trait)
                 self.taken.add(name)
