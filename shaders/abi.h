@@ -34,7 +34,7 @@ struct vkm_push_matmul {
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
 
-/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out. Rows of x and of out may be given by lists. */
+/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to a multiple of 32. Rows of x and of out may be given by lists. */
 struct vkm_push_combine_norm {
     uint ws_x_rows, ws_out_rows;                     /* u32 [n]: row t is that row; VKM_NONE: row t */
     uint ws_x, ld_x, width;
@@ -50,7 +50,7 @@ struct vkm_push_combine_norm {
 
 /* rope_store: per head of q, k, v: optional clamp and RMS norm, RoPE on q and k; q in place, k and v into the KV cache */
 struct vkm_push_rope_store {
-    uint ws_q, ld_q, ws_k, ws_v, ld_kv;
+    uint ws_q, ld_q, ws_k, ld_k, ws_v, ld_v;
     uint n_head, n_head_kv;
     uint n_rot;
     uint ws_pos, ws_seq;            /* [n] position and sequence of a row */

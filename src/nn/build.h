@@ -53,6 +53,9 @@ vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *v
 /* Declares the first n rows of a region. */
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
+/* Declares the first `width` words of each of n rows, and what lies between them. */
+void vkm_reads_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
+void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
 void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
@@ -82,6 +85,7 @@ struct vkm_combine {
     struct vkm_region out;                        /* rows 0: none */
     struct vkm_region x_rows, out_rows;           /* u32: the row of x, or of out, for each of the n; rows 0: one after the other */
     float scale, eps;
+    uint32_t concurrent;                          /* as a step's */
 };
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
 
