@@ -11,6 +11,7 @@
 #define VKM_PANEL 32            /* rows of a weight panel */
 #define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows; the largest in use is the device's (src/nn/build.h) */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
+#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
@@ -78,7 +79,8 @@ struct vkm_push_moe_topk {
     uint score;                          /* VKM_SCORE_... */
     uint renormalise;
     float scale;
-    uint ws_tiles, ws_perm;              /* not VKM_NONE: one token, its tile list is written here too */
+    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
+    uint ws_perm, ws_tiles, tiles_max, ws_args, groups_up, groups_down;
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */

@@ -6,19 +6,35 @@
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
 uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 8 + (n_expert < slots ? n_expert : slots); }
 
-static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
+/* One workgroup compares all experts of each of the tokens with each other, a token at a time: not worth it for hundreds of experts. */
+#define FEW_COMPARISONS (1u << 19)
+uint32_t vkm_moe_few_rows(uint32_t n_expert)
 {
+    uint32_t n = FEW_COMPARISONS / n_expert / n_expert;
+    return n < 1 ? 1 : n < VKM_FEW_ROWS ? n : VKM_FEW_ROWS;
+}
+
+uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { return vkm_reduce_lanes(b, (uint64_t)n_expert * n_expert * vkm_moe_few_rows(n_expert)); }
+
+static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, bool few, uint32_t groups_up, uint32_t groups_down)
+{
+    uint32_t tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert);
     struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
-        .scale = m->weight_scale, .ws_tiles = n == 1 ? s->tiles.at : VKM_NONE, .ws_perm = n == 1 ? s->perm.at : VKM_NONE};
-    struct vkm_step step = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
+        .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = tiles_max, .ws_args = s->args.at,
+        .groups_up = groups_up, .groups_down = groups_down};
+    struct vkm_step step = {.groups = {few ? 1 : n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
     VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, s->logits, n);
     vkm_writes_words(b, &step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, &step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, &step, s->gate, n);
-    if (n == 1) { vkm_writes_words(b, &step, s->tiles.at, 2 * m->n_used); vkm_writes_words(b, &step, s->perm.at, m->n_used); }
-    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * m->n_expert);
+    if (few) {
+        vkm_writes_words(b, &step, s->perm.at, n * m->n_used);
+        vkm_writes_words(b, &step, s->tiles.at, VKM_TILE_CLASSES * 2 * tiles_max);
+        vkm_writes_words(b, &step, s->args.at, VKM_TILE_CLASSES * 6);
+    }
+    uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
     const uint32_t spec[] = {lanes, 1, lanes, m->n_expert};
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
 }
@@ -26,6 +42,7 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
 static uint32_t piece_count(struct vkm_build *b, const struct vkm_moe *m, uint32_t n)
 {
+    if (n <= vkm_moe_few_rows(m->n_expert)) return 1;
     const struct vkm_weight *w = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * n * m->n_used * w->cols * w->rows * (w->glu ? 2 : 1));
     return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
@@ -35,7 +52,7 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
 {
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
-        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), 
+        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert),
         .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down, .tile_rows = b->shape.tile_rows};
     push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
@@ -64,7 +81,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
-    uint32_t pieces = n == 1 ? 1 : piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
+    uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
@@ -119,8 +136,10 @@ vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const str
 {
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
     TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
-    TRY(topk(b, m, s, n));
-    if (n > 1) TRY(sort(b, m, s, n, vkm_matmul_groups(&b->shape, up), vkm_matmul_groups(&b->shape, &m->down)));
+    uint32_t groups_up = vkm_matmul_groups(&b->shape, up), groups_down = vkm_matmul_groups(&b->shape, &m->down);
+    bool few = n <= vkm_moe_few_rows(m->n_expert);
+    TRY(topk(b, m, s, n, few, groups_up, groups_down));
+    if (!few) TRY(sort(b, m, s, n, groups_up, groups_down));
     if (m->gate_up.type) {
         TRY(experts(b, "moe_gate_up", "moe_gate_up", m, s, &m->gate_up, x, n, s->h, n, false));
     } else {
