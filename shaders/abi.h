@@ -5,6 +5,9 @@
 #ifndef VULKAN     /* defined by GLSL for Vulkan */
 #  include <stdint.h>
    typedef uint32_t uint;
+#  define VKM_STRUCT struct
+#else
+#  define VKM_STRUCT
 #endif
 
 #define VKM_NONE 0xffffffffu
@@ -81,6 +84,14 @@ struct vkm_push_moe_topk {
     float scale;
     uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
     uint ws_perm, ws_tiles, tiles_max, ws_args, groups_up, groups_down;
+};
+/* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
+struct vkm_push_moe_route {
+    VKM_STRUCT vkm_push_moe_topk topk;
+    uint ws_x, ld_x, width, ws_y, ld_y;
+    uint tab_norm, ws_xn, ld_xn;
+    float residual, eps;
+    uint tab_weight, kb;
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */

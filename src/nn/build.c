@@ -82,6 +82,14 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
                                   .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
 }
 
+uint32_t vkm_tile_rows(uint32_t n)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint32_t i = 0;
+    while (sizes[i] < n && i + 1 < VKM_COUNT(sizes)) i++;
+    return sizes[i];
+}
+
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
@@ -121,6 +129,8 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c) { return vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2)); }
+
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
     struct vkm_push_combine_norm push = {
@@ -142,7 +152,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
-    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
+    uint32_t lanes = vkm_combine_lanes(b, c);
     const uint32_t spec[] = {lanes, 1, lanes};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
 }
