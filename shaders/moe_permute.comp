@@ -6,13 +6,12 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_sort push; };
+#include "tiles.glsl"
 layout(constant_id = 4) const uint EXPERTS = 8;
 
 shared uint id[VKM_SORT_CHUNK];
 shared uint start[EXPERTS];            /* where this chunk's rows of an expert begin */
 shared uint lane_sum[5][64];           /* per lane: rows, tiles of each class; local_size_x <= 64 */
-
-uint tile_class(uint rest) { return rest > 8 ? 3 : rest > 4 ? 2 : rest > 1 ? 1 : 0; }
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, chunk = gl_WorkGroupID.x;
@@ -55,10 +54,8 @@ void main() {
     }
     if (chunk == 0)
         for (uint i = lane; i < VKM_TILE_CLASSES * push.pieces; i += lanes) {
-            uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles, a = push.ws_args + i * 6;
-            uint n_tiles = min(tiles - min(before, tiles), push.piece_tiles);
-            wsu.u[a] = n_tiles; wsu.u[a + 1] = push.groups_up; wsu.u[a + 2] = 1;
-            wsu.u[a + 3] = n_tiles; wsu.u[a + 4] = push.groups_down; wsu.u[a + 5] = 1;
+            uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles;
+            write_arguments(push.ws_args + i * 6, min(tiles - min(before, tiles), push.piece_tiles), push.groups_up, push.groups_down);
         }
     barrier();
     for (uint i = lane; i < n; i += lanes) {

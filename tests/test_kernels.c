@@ -176,17 +176,61 @@ Test(dequant, exact_baseline_staged) { check_dequants("baseline,staged"); }
 
 /* ---------------------------------------------------------------- the router */
 
-enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, TILES = 150000, PERM = 160000 };
+enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, S_IDS = 0, S_COUNTS = 140000, S_PERM = 700000, S_TILES = 850000, S_ARGS = 1000000, S_UP = 5, S_DOWN = 7 };
 
 struct route { uint32_t n, n_expert, n_used, score; bool renormalise, gate; float scale; };
 
-static void run_router(struct bench *t, const struct route *c)
+/* perm, tiles and arguments of these ids [n k], compared with a sort in plain C. */
+static void check_sorted(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, uint32_t tile_rows, const uint32_t *ids, const char *what)
+{
+    uint32_t slots = n * k, tiles_max = vkm_moe_tiles_max(n, k, n_expert), piece_tiles = vkm_div_up(tiles_max, pieces);
+    uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4), *owner = malloc(slots * 4);
+    uint8_t *covered = calloc(slots, 1);
+    cr_assert(start && at && owner && covered);
+    for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
+    for (uint32_t e = 0; e < n_expert; e++) start[e + 1] += start[e];
+    for (uint32_t i = 0; i < slots; i++) {
+        uint32_t row = start[ids[i]] + at[ids[i]]++;
+        owner[row] = ids[i];
+        cr_assert_eq(t->words[S_PERM + row], i, "%s: sorted row %u is slot %u, not %u", what, row, t->words[S_PERM + row], i);
+    }
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
+        uint32_t n_tiles = 0;
+        for (uint32_t p = 0; p < pieces; p++) {
+            const uint32_t *args = t->words + S_ARGS + (c * pieces + p) * 6;
+            cr_assert(args[0] == args[3] && args[1] == S_UP && args[4] == S_DOWN && args[2] == 1 && args[5] == 1 && args[0] <= piece_tiles,
+                      "%s, %u slots, %u experts: arguments of class %u, piece %u: %u %u %u, %u %u %u", what, slots, n_expert, c, p, args[0], args[1], args[2], args[3], args[4], args[5]);
+            if (args[0]) cr_assert_eq(n_tiles, p * piece_tiles, "%s: a piece before piece %u of class %u is not full", what, p, c);
+            n_tiles += args[0];
+        }
+        cr_assert_leq(n_tiles, tiles_max, "%s: %u tiles of class %u, room for %u", what, n_tiles, c, tiles_max);
+        for (uint32_t i = 0; i < n_tiles; i++) {
+            const uint32_t *tile = t->words + S_TILES + 2 * (c * tiles_max + i);
+            uint32_t e = tile[0] & 0xffff, rows = tile[0] >> 16, first = tile[1];
+            cr_assert(e < n_expert && rows > 0 && rows <= sizes[c] && rows <= tile_rows && (c == 0 || rows > sizes[c - 1]), "%s: tile %u of class %u has %u rows of expert %u", what, i, c, rows, e);
+            cr_assert(first >= start[e] && first + rows <= start[e + 1], "%s: rows %u to %u are not all of expert %u", what, first, first + rows, e);
+            for (uint32_t r = first; r < first + rows; r++) cr_assert(!covered[r]++, "%s: row %u twice", what, r);
+        }
+        for (uint32_t i = n_tiles; i < tiles_max; i++)
+            cr_assert(t->words[S_TILES + 2 * (c * tiles_max + i)] == CANARY, "%s: a tile behind the last of class %u", what, c);
+    }
+    for (uint32_t r = 0; r < slots; r++) cr_assert(covered[r], "%s: row %u of expert %u is in no tile", what, r, owner[r]);
+    cr_assert(t->words[S_PERM + slots] == CANARY && t->words[S_TILES + 8 * tiles_max] == CANARY && t->words[S_ARGS + 24 * pieces] == CANARY, "%s", what);
+    free(start);
+    free(at);
+    free(owner);
+    free(covered);
+}
+
+/* few: one workgroup, which sorts too */
+static void run_router(struct bench *t, const struct route *c, bool few)
 {
     struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
         .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
-        .ws_tiles = c->n == 1 ? TILES : VKM_NONE, .ws_perm = c->n == 1 ? PERM : VKM_NONE};
-    struct vkm_step step = {.groups = {c->n, 1, 1}, .push_bytes = sizeof push};
-    const uint32_t lanes = vkm_reduce_lanes(&t->build, (uint64_t)c->n_expert * c->n_expert), spec[] = {lanes, 1, lanes, c->n_expert};
+        .few = few ? c->n : 0, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = vkm_moe_tiles_max(c->n, c->n_used, c->n_expert), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
+    struct vkm_step step = {.groups = {few ? 1 : c->n, 1, 1}, .push_bytes = sizeof push};
+    const uint32_t lanes = vkm_moe_topk_lanes(&t->build, c->n_expert), spec[] = {lanes, 1, lanes, c->n_expert};
     vkm_error err = {0};
     memcpy(step.push, &push, sizeof push);
     t->build.err = &err;
@@ -240,13 +284,15 @@ static void check_random_routes(struct bench *t, const struct route *c)
         if (i % 4 == 2) for (uint32_t e = 0; e < c->n_expert; e++) z[i][e] *= 40;                                    /* all weight on one */
         fill_logits(t, i, c->n_expert + 1, z[i]);
     }
-    run_router(t, c);
+    run_router(t, c, false);
     for (uint32_t i = 0; i < c->n; i++) check_route(t, c, i, z[i], true, what);
-    if (c->n > 1) return;
-    for (uint32_t j = 0; j < c->n_used; j++) {           /* the tile list of a single token */
-        cr_assert_eq(t->words[TILES + 2 * j], t->words[IDS + j] | 1u << 16);
-        cr_assert(t->words[TILES + 2 * j + 1] == j && t->words[PERM + j] == j);
-    }
+    if (c->n > vkm_moe_few_rows(c->n_expert)) return;
+    uint32_t chosen[2][VKM_FEW_ROWS * 32], size = c->n * c->n_used * 4;
+    for (int i = 0; i < 2; i++) memcpy(chosen[i], t->words + (i ? WEIGHTS : IDS), size);
+    for (uint32_t i = IDS; i < WS_WORDS; i++) t->words[i] = CANARY;
+    run_router(t, c, true);
+    for (int i = 0; i < 2; i++) cr_assert_eq(memcmp(chosen[i], t->words + (i ? WEIGHTS : IDS), size), 0, "%s: other bits when sorting too", what);
+    check_sorted(t, c->n, c->n_used, c->n_expert, 1, 16, chosen[0], what);
 }
 
 static const char *const router_caps[] = {NULL, "baseline"};
@@ -256,7 +302,8 @@ Test(router, random_logits)
     static const struct route cases[] = {
         {64, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {64, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1}, {33, 128, 8, VKM_SCORE_SOFTMAX, true, false, 2.5f},
         {17, 32, 8, VKM_SCORE_SELECTED, false, false, 1}, {1, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {1, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1},
-        {5, 1, 1, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 32, 32, VKM_SCORE_SOFTMAX, false, false, 1}, {9, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1}};
+        {5, 1, 1, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 32, 32, VKM_SCORE_SOFTMAX, false, false, 1}, {9, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1},
+        {2, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 128, 8, VKM_SCORE_SOFTMAX, true, false, 1}, {4, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1}, {7, 8, 2, VKM_SCORE_SELECTED, false, false, 1}};
     for (size_t i = 0; i < 2 * VKM_COUNT(router_caps); i++) {
         struct bench t;
         open_bench(&t, router_caps[i / 2], i % 2);
@@ -302,7 +349,7 @@ Test(router, hostile_logits)
         for (uint32_t score = 0; score < 2; score++) {
             struct route c = {VKM_COUNT(cases), 8, 3, score, score == 0, false, 1};
             for (uint32_t k = 0; k < c.n; k++) fill_logits(&t, k, 8, cases[k].z);
-            run_router(&t, &c);
+            run_router(&t, &c, false);
             for (uint32_t k = 0; k + 1 < c.n; k++) check_route(&t, &c, k, cases[k].z, cases[k].weights, cases[k].what);
             for (uint32_t k = 0; k < c.n; k++)
                 for (uint32_t j = 0; j < 3; j++) {
@@ -317,9 +364,7 @@ Test(router, hostile_logits)
 
 /* ---------------------------------------------------------------- the counting sort */
 
-enum { S_IDS = 0, S_COUNTS = 140000, S_PERM = 700000, S_TILES = 850000, S_ARGS = 1000000, S_UP = 5, S_DOWN = 7 };
-
-/* ids [n k] -> perm, tiles, arguments, compared with a sort in plain C. */
+/* ids [n k] -> perm, tiles, arguments */
 static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, const uint32_t *ids, const char *what)
 {
     uint32_t slots = n * k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK), tiles_max = vkm_moe_tiles_max(n, k, n_expert), count_words = vkm_moe_count_words(n, k, n_expert);
@@ -345,43 +390,8 @@ static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_exper
     OK(vkm_build_step(&t->build, "moe_permute", "", spec, 3, &permute, "moe_permute"));
     run(t, 1);
 
-    uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4), *owner = malloc(slots * 4);
-    uint8_t *covered = calloc(slots, 1);
-    cr_assert(start && at && owner && covered);
-    for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
-    for (uint32_t e = 0; e < n_expert; e++) start[e + 1] += start[e];
-    for (uint32_t i = 0; i < slots; i++) {
-        uint32_t row = start[ids[i]] + at[ids[i]]++;
-        owner[row] = ids[i];
-        cr_assert_eq(t->words[S_PERM + row], i, "%s: sorted row %u is slot %u, not %u", what, row, t->words[S_PERM + row], i);
-    }
-    static const uint32_t sizes[] = VKM_TILE_SIZES;
-    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
-        uint32_t n_tiles = 0;
-        for (uint32_t p = 0; p < pieces; p++) {
-            const uint32_t *args = t->words + S_ARGS + (c * pieces + p) * 6;
-            cr_assert(args[0] == args[3] && args[1] == S_UP && args[4] == S_DOWN && args[2] == 1 && args[5] == 1 && args[0] <= push.piece_tiles,
-                      "%s, %u slots, %u experts: arguments of class %u, piece %u: %u %u %u, %u %u %u", what, slots, n_expert, c, p, args[0], args[1], args[2], args[3], args[4], args[5]);
-            if (args[0]) cr_assert_eq(n_tiles, p * push.piece_tiles, "%s: a piece before piece %u of class %u is not full", what, p, c);
-            n_tiles += args[0];
-        }
-        cr_assert_leq(n_tiles, tiles_max, "%s: %u tiles of class %u, room for %u", what, n_tiles, c, tiles_max);
-        for (uint32_t i = 0; i < n_tiles; i++) {
-            const uint32_t *tile = t->words + S_TILES + 2 * (c * tiles_max + i);
-            uint32_t e = tile[0] & 0xffff, rows = tile[0] >> 16, first = tile[1];
-            cr_assert(e < n_expert && rows > 0 && rows <= sizes[c] && rows <= push.tile_rows && (c == 0 || rows > sizes[c - 1]), "%s: tile %u of class %u has %u rows of expert %u", what, i, c, rows, e);
-            cr_assert(first >= start[e] && first + rows <= start[e + 1], "%s: rows %u to %u are not all of expert %u", what, first, first + rows, e);
-            for (uint32_t r = first; r < first + rows; r++) cr_assert(!covered[r]++, "%s: row %u twice", what, r);
-        }
-        for (uint32_t i = n_tiles; i < tiles_max; i++)
-            cr_assert(t->words[S_TILES + 2 * (c * tiles_max + i)] == CANARY, "%s: a tile behind the last of class %u", what, c);
-    }
-    for (uint32_t r = 0; r < slots; r++) cr_assert(covered[r], "%s: row %u of expert %u is in no tile", what, r, owner[r]);
-    cr_assert(t->words[S_PERM + slots] == CANARY && t->words[S_TILES + 8 * tiles_max] == CANARY && t->words[S_ARGS + 24 * pieces] == CANARY && t->words[S_COUNTS + count_words] == CANARY, "%s", what);
-    free(start);
-    free(at);
-    free(owner);
-    free(covered);
+    check_sorted(t, n, k, n_expert, pieces, push.tile_rows, ids, what);
+    cr_assert_eq(t->words[S_COUNTS + count_words], CANARY, "%s", what);
 }
 
 static void check_sorts(const char *caps, bool gpu_shape)

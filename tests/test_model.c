@@ -222,6 +222,12 @@ FEATURE(tied_output_quantised, "granitemoe", o.type_embd = REF_Q8_0)
 FEATURE(router_f16, "olmoe", o.type_router = REF_F16)
 FEATURE(router_f16_shared, "qwen2moe", o.seed = 2; o.type_router = REF_F16)
 FEATURE(biases, "qwen3moe", o.qkv_bias = o.o_bias = true)
+FEATURE(biases_behind_padding, "qwen3moe", o.qkv_bias = true; o.hidden = 72; o.heads = 3; o.kv_heads = 1; o.head_dim = 24)   /* 72 and 24 rows: panels that are not whole */
+FEATURE(norms_behind_padding, "olmoe", o.seed = 2; o.hidden = 72; o.heads = 3; o.kv_heads = 1; o.head_dim = 24)
+#define QKV(...) static const uint32_t qkv[3] = {__VA_ARGS__}; o.type_qkv = qkv
+FEATURE(q_k_v_apart, "qwen2moe", o.seed = 2; QKV(REF_Q8_0, REF_F16, REF_Q4_0))
+FEATURE(q_apart, "qwen2moe", o.seed = 2; QKV(REF_F16, REF_Q8_0, REF_Q8_0))
+FEATURE(v_apart, "olmoe", QKV(REF_Q8_0, REF_Q8_0, REF_F16))
 FEATURE(granite_shared, "granitemoe", o.shared_width = 48)
 FEATURE(granite_scales, "granitemoe", o.embd_scale = 3; o.residual_scale = 0.7; o.attn_scale = 0.3; o.logit_scale = 0.5; o.tied = false)
 FEATURE(granite_no_scales, "granitemoe", o.embd_scale = o.residual_scale = o.attn_scale = o.logit_scale = 0)

@@ -126,7 +126,7 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     uint32_t n = p->c.tokens;
     vkm_shape_choose(l->caps, &b.shape);
     x.at += i * n * x.ld;
-    TRY(vkm_moe_layer(&b, m, &s->moe, x, n));
+    TRY(vkm_moe_layer(&b, m, &s->moe, NULL, x, n));
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     if (m->shared_down.type) c.shared = s->moe.shared_y;
     if (m->shared_gated) c.gate = s->moe.gate;

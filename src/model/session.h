@@ -9,7 +9,7 @@ struct vkm_space {
     uint32_t n_batch, n_seq, head_rows;        /* head_rows: rows of logits computed at once */
     uint32_t sampling, recent, tokens, pos, seq;   /* the step state of abi.h: words */
     struct vkm_region last;                    /* [n_seq][n_embd] residual stream after a sequence's last token, where that was evaluated by itself */
-    struct vkm_region x, xn, q, k, v, attention, logits, scratch;
+    struct vkm_region x, xn, qkv, attention, logits, scratch;
     struct vkm_moe_space moe;
     uint64_t words;
 };

@@ -27,9 +27,7 @@ void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq,
     s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
     s->xn = take(s, b, h->n_embd);
-    s->q = take(s, b, h->n_head * h->head);
-    s->k = take(s, b, h->n_head_kv * h->head);
-    s->v = take(s, b, h->n_head_kv * h->head);
+    s->qkv = take(s, b, (uint32_t)(vkm_align(h->n_head * h->head, VKM_PANEL_ROWS) + 2 * vkm_align(h->n_head_kv * h->head, VKM_PANEL_ROWS)));
     s->attention = take(s, b, h->n_head * h->head);
     s->logits = take(s, s->head_rows, h->n_vocab);
     s->scratch = take(s, n_seq, h->n_vocab);

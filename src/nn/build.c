@@ -54,6 +54,8 @@ void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint3
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words) { declare(b, s->writes, &s->n_writes, at, words); }
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * n); }
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * n); }
+void vkm_reads_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * (n - 1) + width); }
+void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * (n - 1) + width); }
 
 
 /* ---------------------------------------------------------------- matmul */
@@ -78,6 +80,14 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
     uint64_t workspace = vkm_buffer_address(b->workspace);
     *p = (struct vkm_push_matmul){.tab_weight = w->tab, .n_chunks = w->n_chunks, .chunk_panels = w->chunk_panels, .n_panels = w->n_panels,
                                   .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
+}
+
+uint32_t vkm_tile_rows(uint32_t n)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint32_t i = 0;
+    while (sizes[i] < n && i + 1 < VKM_COUNT(sizes)) i++;
+    return sizes[i];
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
@@ -119,6 +129,8 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c) { return vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2)); }
+
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
     struct vkm_push_combine_norm push = {
@@ -127,19 +139,20 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
         .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
         .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
-    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
+    struct vkm_step s = {.groups = {n, 1, 1}, .concurrent = c->concurrent, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
+    const struct vkm_region x = {push.ws_x, c->x.ld, n};
     VKM_STEP_PUSH(s, push);
     if (c->x_rows.rows) { vkm_reads(b, &s, c->x, c->x.rows); vkm_reads(b, &s, c->x_rows, n); }
-    else vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
+    else vkm_reads_part(b, &s, x, c->width, n);
     if (c->n_add) {
         vkm_reads_words(b, &s, push.ws_y, n * c->n_add * c->y.ld);
-        vkm_writes_words(b, &s, push.ws_x, n * c->x.ld);
+        vkm_writes_part(b, &s, x, c->width, n);
     }
     if (c->shared.rows) vkm_reads_words(b, &s, push.ws_shared, n * c->shared.ld);
     if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
-    else if (c->out.rows) vkm_writes(b, &s, c->out, n);
-    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
+    else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
+    uint32_t lanes = vkm_combine_lanes(b, c);
     const uint32_t spec[] = {lanes, 1, lanes};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
 }
@@ -153,15 +166,17 @@ static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv
 
 vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
-    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ws_v = a->v.at, .ld_kv = a->k.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
+    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
         .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
         .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
     struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
     VKM_STEP_PUSH(s, push);
-    vkm_reads(b, &s, a->q, n); vkm_reads(b, &s, a->k, n); vkm_reads(b, &s, a->v, n);
+    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
+    vkm_reads_part(b, &s, a->k, a->n_head_kv * a->head, n);
+    vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_reads_words(b, &s, a->ws_seq, n);
-    vkm_writes(b, &s, a->q, n);
+    vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
@@ -184,7 +199,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set],
                          .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     VKM_STEP_PUSH(s, push);
-    vkm_reads(b, &s, a->q, n);
+    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);

@@ -53,6 +53,9 @@ vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *v
 /* Declares the first n rows of a region. */
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
+/* Declares the first `width` words of each of n rows, and what lies between them. */
+void vkm_reads_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
+void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
 void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
@@ -68,6 +71,8 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
 #define VKM_TILE_SIZES {1, 4, 8, 16}
+/* The smallest that holds n <= 16 rows */
+uint32_t vkm_tile_rows(uint32_t n);
 
 /* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
@@ -82,7 +87,9 @@ struct vkm_combine {
     struct vkm_region out;                        /* rows 0: none */
     struct vkm_region x_rows, out_rows;           /* u32: the row of x, or of out, for each of the n; rows 0: one after the other */
     float scale, eps;
+    uint32_t concurrent;                          /* as a step's */
 };
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c);
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
 
 /* The KV cache of one layer: units of abi.h, in up to VKM_KV_PARTS slabs of the set */
