@@ -152,8 +152,9 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
     memcpy(values + VKM_SPEC_FIRST, k->spec, k->n_spec * sizeof *values);
     VkSpecializationMapEntry entries[VKM_SPEC_FIRST + VKM_SPEC_MAX];
     for (uint32_t i = 0; i < n; i++) entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
-    /* Kernels of the subgroup tiers take invocation % subgroup_size for the lane, which needs every subgroup full. */
-    bool full = device->offer.full_subgroups && device->caps.subgroup && k->module->tier != VKM_TIER_BASELINE && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
+    /* Kernels of the tiers that use subgroups take invocation % subgroup_size for the lane, which needs every subgroup full. Others leave the driver free: Intel's compiles a matmul
+     * to 32 lanes a subgroup when all must be full, with hundreds of spills, and to 8 and none else. */
+    bool full = device->offer.full_subgroups && device->caps.subgroup && (k->module->tier == VKM_TIER_SUBGROUP || k->module->tier == VKM_TIER_COOPMAT) && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
     r = device->vk.vkCreateComputePipelines(device->handle, device->pipeline_cache, 1, &(VkComputePipelineCreateInfo){
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT,

@@ -257,6 +257,55 @@ static void check_dots(bool gpu_shape)
 Test(int8dot, exact_but_for_x) { check_dots(false); }
 Test(int8dot, exact_but_for_x_gpu_shape) { check_dots(true); }
 
+/* ---------------------------------------------------------------- cooperative matrices */
+
+/* Products of what is in reach of f16, values beyond it clamped; x in f16 already, so that what is lost is the rounding of the weights. 20 tokens of a tile of 32. */
+static void check_matrix(struct bench *t, uint32_t type, const char *name)
+{
+    enum { TOKENS = 20 };
+    struct vkm_weight w;
+    struct vkm_region x = {D_X, D_COLS, TOKENS}, y = {D_Y, 96, TOKENS};
+    struct ref_rng rng = ref_seed(type);
+    float *weights = put_weights(t, type, D_COLS, false, &w), in[TOKENS * D_COLS];
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    for (uint32_t i = 0; i < TOKENS * D_COLS; i++) {
+        in[i] = ref_half(ref_to_half((float)(ref_uniform(&rng) - 0.5)));
+        t->words[i] = as_bits(i == 7 ? 1e6f : i == D_COLS + 9 ? -3e38f : in[i]);
+    }
+    in[7] = 65504, in[D_COLS + 9] = -65504;
+    begin(t);
+    vkm_error err = {0};
+    t->build.err = &err;
+    OK(vkm_linear(&t->build, "matrix", &w, VKM_NONE, x, y, TOKENS));
+    run(t, 1);
+    for (uint32_t n = 0; n < TOKENS; n++) {
+        for (uint32_t r = 0; r < ROWS; r++) {
+            double sum = 0, size = 0, got = as_float(t->words[D_Y + n * 96 + r]);
+            for (uint32_t c = 0; c < D_COLS; c++) {
+                double v = fmin(fmax(weights[r * D_COLS + c], -65504), 65504) * in[n * D_COLS + c];
+                sum += v, size += fabs(v);
+            }
+            cr_assert(fabs(got - sum) <= (type == REF_F16 ? 1e-6 : 0x1p-11 + 1e-6) * size + 1e-5, "%s: token %u row %u is %g, not %g of %g", name, n, r, got, sum, size);
+        }
+        for (uint32_t r = ROWS; r < 96; r++) cr_assert_eq(t->words[D_Y + n * 96 + r], 0);
+    }
+    cr_assert_eq(t->words[D_Y + TOKENS * 96], CANARY);
+    free(weights);
+}
+
+static void check_matrices(bool gpu_shape)
+{
+    struct bench t;
+    open_bench(&t, "coopmat", gpu_shape);
+    bool can = vkm_device_caps(t.device)->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT);
+    for (size_t i = 0; can && i < VKM_COUNT(types); i++)
+        if (full() || !gpu_shape || types[i].id == REF_F16) check_matrix(&t, types[i].id, types[i].name);
+    close_bench(&t);
+    if (!can) cr_skip_test("the device or this build has no cooperative matrices");
+}
+Test(coopmat, f16_products) { check_matrices(false); }
+Test(coopmat, f16_products_gpu_shape) { check_matrices(true); }
+
 /* ---------------------------------------------------------------- the router */
 
 enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, TILES = 150000, PERM = 160000 };
