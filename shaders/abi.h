@@ -12,7 +12,7 @@
 
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
-#define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows; the largest in use is the device's (src/nn/build.h) */
+#define VKM_TILE_CLASSES 6      /* token tiles of 1, 4, 8, 16, 32, 64 rows; the largest in use is the device's (src/nn/build.h) */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
@@ -34,6 +34,10 @@ struct vkm_push_matmul {
     uint n_used;                /* MoE: k */
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
 };
+
+/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row */
+struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };
+#define VKM_QUANTISED_WORDS(kb) (((kb) * 10 + 3) / 4 * 4)
 
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
@@ -105,7 +109,7 @@ struct vkm_push_moe_sort {
     uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
     uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
     uint groups_up, groups_down;
-    uint tile_rows;                      /* of the largest tiles: 8 or 16 */
+    uint tile_rows;                      /* of the largest tiles: 8 to 64 */
 };
 
 /* glu: out[row] = silu(gate[row]) * up[row] */

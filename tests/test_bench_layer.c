@@ -279,6 +279,16 @@ Test(bench_roofline, every_ceiling_is_measured)
     cr_expect(figure(&report, "roofline", "kind=dispatch", "time") > 0);
     if (report.caps.fp16) cr_expect(figure(&report, "roofline", BENCH_CEILING_F16, "rate") > 0);
     else cr_expect(isnan(bench_find(&report, "roofline", BENCH_CEILING_F16, "rate")));
+    if (report.caps.int8dot) cr_expect(figure(&report, "roofline", BENCH_CEILING_INT8, "rate") > 0);
+    else cr_expect(isnan(bench_find(&report, "roofline", BENCH_CEILING_INT8, "rate")));
+    bool has_matrices = vkm_kernel_tier(device, "bench_matrix", "f16_f32", VKM_TIERS_ALL) == VKM_TIER_COOPMAT;
+    for (uint32_t i = 0; i < report.caps.n_matrices; i++) {
+        const struct vkm_matrix *m = &report.caps.matrices[i];
+        char key[80];
+        snprintf(key, sizeof key, BENCH_CEILING_MATRIX, m->type, m->to, m->m, m->n, m->k);
+        if (has_matrices) cr_expect(figure(&report, "roofline", key, "rate") > 0);
+        else cr_expect(isnan(bench_find(&report, "roofline", key, "rate")));
+    }
     uint32_t rows = report.n_rows;
     OK(bench_ceilings(&quick, device, &report, &err));                      /* has them all */
     cr_expect_eq(report.n_rows, rows);

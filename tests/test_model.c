@@ -116,6 +116,66 @@ Test(types, scalar_loads_1) { check_scalar_loads("qwen3moe", REF_Q4_0, REF_Q6_K,
 Test(types, scalar_loads_2) { check_scalar_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
 Test(types, scalar_loads_3) { check_scalar_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
 
+/* ---------------------------------------------------------------- tiers that give up exactness
+ * Against the reference, never against vkmoe's own f32; models whose routers decide clearly, for a token with another expert has other logits. All types, in models of mixed types;
+ * prompts in one pass, with tiles of many sizes, then token by token. */
+
+/* seed: of a router that is clear for the prompt and three tokens, by more than what rounding moves it. ragged: gate and up of unlike types, biases, widths of no whole blocks. */
+struct tier_case { const char *arch; uint32_t gate, up, down, attention, output; bool ragged; uint32_t prompt; double margin; uint64_t seed; };
+
+static void check_tier_model(struct rig *r, const struct tier_case *c, double most, bool same_bits, const char *what)
+{
+    struct answers a;
+    struct ref_testmodel o = of_type(c->arch, c->gate, c->seed);
+    uint32_t n = c->prompt + 3;
+    char text[96];
+    o.type_up = c->up; o.type_down = o.type_embd = c->down; o.type_attn = o.type_shared = c->attention; o.type_output = c->output;
+    o.layers = 1; o.experts = 4; o.used = 2;
+    if (c->ragged) { o.hidden = 96; o.heads = 3; o.kv_heads = 1; o.head_dim = 32; o.width = 160; o.vocab = 301; o.shared_width = 96; o.qkv_bias = true; }
+    snprintf(text, sizeof text, "%s, %s of types %u, %u, %u, %u, %u", what, c->arch, c->gate, c->up, c->down, c->attention, c->output);
+    answers_make_apart(&a, o, n, c->margin);
+    rig_load(r, a.path);
+    rig_session(r, (vkm_session_params){.n_ctx = n, .kv_type = VKM_KV_F32});
+    if (!strcmp(what, "gpu shape")) use_gpu_shape(r, 32);
+    float *at_once = check_answers(r, &a, n, 0, most, text), *prefill = check_answers(r, &a, n, c->prompt, most, text), *singly = check_answers(r, &a, 5, 1, most, text);
+    cr_assert(ref_nmse_f32(a.logits, at_once, (size_t)n * a.n_vocab) > 1e-10, "%s: as exact as f32, so not of this tier", text);
+    if (same_bits) {
+        check_same(at_once, prefill, n, a.n_vocab, text);
+        check_same(at_once, singly, 5, a.n_vocab, text);
+    }
+    free(at_once);
+    free(prefill);
+    free(singly);
+    rig_unload(r);
+    answers_free(&a);
+}
+
+static void check_tier(enum vkm_tier tier, const char *caps, const struct tier_case *cases, size_t n, double most, bool same_bits, const char *what)
+{
+    struct rig r;
+    rig_device(&r, caps);
+    bool can = vkm_device_caps(r.device)->tiers & VKM_TIER_BIT(tier);
+    for (size_t i = 0; can && i < n; i++) check_tier_model(&r, &cases[i], most, same_bits, what);
+    rig_close(&r);
+    if (!can) cr_skip_test("the device or this build has no such tier");
+}
+#define TIER_TEST(name, tier, caps, most, same_bits, ...) Test(tiers, name) { static const struct tier_case cases[] = {__VA_ARGS__}; \
+    check_tier(tier, caps, cases, VKM_COUNT(cases), most, same_bits, #name); }
+
+TIER_TEST(int8dot, VKM_TIER_INT8DOT, "int8dot", NMSE_INT8DOT, true,
+          {"qwen3moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 5, 0.15, 1},
+          {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_Q4_0, true, 6, 0.1, 3})
+TIER_TEST(coopmat, VKM_TIER_COOPMAT, "coopmat", NMSE_COOPMAT, false,
+          {"qwen2moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 75, 0.005, 1},
+          {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_F32, true, 43, 0.005, 1},
+          {"qwen3moe", REF_F16, REF_F16, REF_BF16, REF_F32, REF_BF16, false, 33, 0.005, 1})
+Test(tiers, coopmat_gpu_shape)
+{
+    static const struct tier_case c = {"qwen3moe", REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, false, 75, 0.005, 1};
+    check_tier(VKM_TIER_COOPMAT, "coopmat", &c, 1, NMSE_COOPMAT, false, "gpu shape");
+}
+TIER_TEST(both, VKM_TIER_COOPMAT, "int8dot,coopmat", NMSE_INT8DOT, false, {"olmoe", REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, false, 20, 0.1, 1})
+
 /* The other architectures, with the two types that files mostly have. */
 Test(types, other_architectures)
 {

@@ -127,7 +127,7 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
     uint64_t panel_bytes = vkm_type_panel_bytes(w->type, w->kb);
     uint64_t fit = p->slab_bytes / panel_bytes;
     if (!fit) return vkm_fail(err, VKM_ERR_LIMIT, "tensor %s: 32 rows are %llu bytes, the device's storage range is %llu", name, (unsigned long long)panel_bytes, (unsigned long long)p->slab_bytes);
-    w->chunk_panels = fit < w->n_panels ? (uint32_t)fit : w->n_panels;
+    w->chunk_panels = vkm_chunk_panels(fit, w->n_panels);
     w->n_chunks = vkm_div_up(w->n_panels, w->chunk_panels);
 
     uint32_t set = p->n_slabs ? p->slabs[p->n_slabs - 1].set : 0;

@@ -125,14 +125,16 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
         if (sizes[c] > b->shape.tile_rows) break;
         struct vkm_push_matmul push;
+        struct vkm_region in = x;
+        TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
         vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;
-        push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld;
+        push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = y.at; push.ld_y = y.ld;
         push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
         struct vkm_step step = {.groups = {piece_tiles, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
                                 .indirect_offset = ((uint64_t)s->args.at + i * 6 + (is_down ? 3 : 0)) * 4};
         VKM_STEP_PUSH(step, push);
-        vkm_reads(b, &step, x, x_rows);
+        vkm_reads(b, &step, in, x_rows);
         vkm_reads_words(b, &step, push.ws_tiles, 2 * piece_tiles);
         vkm_reads_words(b, &step, s->perm.at, slots);
         if (is_down) vkm_reads_words(b, &step, s->weights.at, slots);

@@ -23,11 +23,15 @@ struct vkm_weight {
 /* A part of the workspace: rows of `ld` words. */
 struct vkm_region { uint32_t at, ld, rows; };
 
+#define VKM_COOPMAT_ROWS 16
+
 /* Workgroup shapes for this device: see vkm_shape_choose. */
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
-    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16 */
+    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16; up to 64 where matrices take tiles from VKM_COOPMAT_ROWS on */
+    struct vkm_matrix matrix;                /* of matmul_coop.glsl, with as many panels a workgroup as the others; m 0: not in use */
+    uint32_t matrix_lanes, matrix_each;      /* local_size_x, EACH */
     uint32_t reduce_lanes;                   /* norm, router, rope */
     uint32_t sample_lanes;
     uint32_t attention_lanes, attention_rows;
@@ -42,6 +46,8 @@ struct vkm_build {
     vkm_bindings *const *sets;
     int layer;                               /* for labels; < 0: none */
     vkm_error *err;
+    struct vkm_region quants;                /* room for rows of x as int8, where the int8dot tier is in use; rows: words */
+    struct { uint32_t at, ld, kb, rows; } quantised;   /* the x that is there at this point of the program; rows 0: none */
 };
 
 /* Puts push constants (a struct of abi.h) into a step. */
@@ -67,11 +73,16 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 /* matmul pieces shared with src/moe */
 uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *push);
-/* Adds a step of matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") in the form for this device. */
+/* What matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") reads in the form for this device: the first n rows of *x, or of what *x becomes: the same as int8, made by a
+ * step of its own unless the last one was for these rows and nobody has written to them since. */
+vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n);
+/* Words that int8 rows of one x take, for n rows of so many columns. */
+uint64_t vkm_quants_words(uint32_t n, uint32_t cols);
+/* Adds a step of the kernel in that form. */
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
-#define VKM_TILE_SIZES {1, 4, 8, 16}
-/* The smallest that holds n <= 16 rows */
+#define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64}
+/* The smallest that holds n rows, at most those of the largest */
 uint32_t vkm_tile_rows(uint32_t n);
 
 /* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
