@@ -393,7 +393,7 @@ static void check_bits(const char *arch, uint32_t type, uint64_t seed, uint32_t 
     rig_open(&r, gpu_subgroup ? "gather" : NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
     if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
     float *first = check_answers(&r, &a, N, 0, NMSE_F32, what);
-    static const uint32_t steps[] = {0, 1, 7, 16, 33};
+    static const uint32_t steps[] = {0, 1, 4, 7, 16, 33};
     for (size_t i = 0; i < VKM_COUNT(steps); i++) {
         float *again = eval_steps(&r, a.tokens, N, steps[i]);
         check_same(first, again, N, a.n_vocab, what);

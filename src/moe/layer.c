@@ -112,7 +112,8 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     return vkm_build_step(b, "moe_permute", "", spec, 3, &permute, "moe_permute");
 }
 
-/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece). */
+/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece), which wait for the same step and not for
+ * each other. One dispatch for all sizes would want a kernel with a body for each, and CPU drivers walk through bodies that are branched around. */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
                           struct vkm_region x, uint32_t x_rows, struct vkm_region y, uint32_t n, bool is_down)
 {
