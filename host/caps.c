@@ -64,10 +64,59 @@ static bool fill_queue(const struct vkm_instance *instance, struct vkm_offer *o,
     return best > 0;
 }
 
-/* fp16 arithmetic gives up exactness (NMSE 1e-6 for 1e-12), and that it pays has to be measured on the device (CPU drivers emulate it): only when asked for. */
-static void set_tier(struct vkm_caps *caps, bool asked_fp16)
+uint32_t vkm_caps_able(const struct vkm_caps *caps)
 {
-    caps->tier = caps->subgroup && caps->fp16 && asked_fp16 ? VKM_TIER_FP16 : caps->subgroup ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE;
+    return VKM_TIER_BIT(VKM_TIER_BASELINE) | (caps->subgroup ? VKM_TIER_BIT(VKM_TIER_SUBGROUP) : 0) | (caps->subgroup && caps->fp16 ? VKM_TIER_BIT(VKM_TIER_FP16) : 0) |
+           (caps->int8dot ? VKM_TIER_BIT(VKM_TIER_INT8DOT) : 0) | (caps->subgroup && caps->coopmat ? VKM_TIER_BIT(VKM_TIER_COOPMAT) : 0);
+}
+
+/* What is above subgroup gives up exactness (NMSE from 1e-6 to 1e-3 for 1e-12), and that it pays has to be measured on the device (CPU drivers emulate it): only when asked for. */
+static void set_tiers(struct vkm_caps *caps)
+{
+    caps->tiers = vkm_caps_able(caps) & (VKM_TIER_BIT(VKM_TIER_BASELINE) | VKM_TIER_BIT(VKM_TIER_SUBGROUP) | caps->asked);
+}
+
+/* A build with an old glslang has no module of some tiers. */
+static bool built(enum vkm_tier tier)
+{
+    for (size_t i = 0; i < vkm_module_count; i++)
+        if (vkm_modules[i].tier == tier && vkm_modules[i].words) return true;
+    return false;
+}
+
+static const char *component_name(VkComponentTypeKHR type)
+{
+    switch ((int)type) {
+    case VK_COMPONENT_TYPE_FLOAT16_KHR: return "f16";
+    case VK_COMPONENT_TYPE_FLOAT32_KHR: return "f32";
+    case VK_COMPONENT_TYPE_SINT8_KHR: return "s8";
+    case VK_COMPONENT_TYPE_SINT32_KHR: return "s32";
+    case VK_COMPONENT_TYPE_UINT8_KHR: return "u8";
+    case VK_COMPONENT_TYPE_UINT32_KHR: return "u32";
+    default: return NULL;
+    }
+}
+
+/* The matrices of a device that offers the extension, of types that bench_matrix.comp has. Types are compared by address below: each name is there once. */
+static void fill_matrices(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_caps *caps)
+{
+    VkCooperativeMatrixPropertiesKHR list[128];
+    uint32_t n = VKM_COUNT(list);
+    if (!instance->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR) return;
+    for (uint32_t i = 0; i < n; i++) list[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    if (instance->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, list) < 0) return;
+    const char *f16 = component_name(VK_COMPONENT_TYPE_FLOAT16_KHR), *f32 = component_name(VK_COMPONENT_TYPE_FLOAT32_KHR);
+    const char *s8 = component_name(VK_COMPONENT_TYPE_SINT8_KHR), *s32 = component_name(VK_COMPONENT_TYPE_SINT32_KHR);
+    const char *u8 = component_name(VK_COMPONENT_TYPE_UINT8_KHR), *u32 = component_name(VK_COMPONENT_TYPE_UINT32_KHR);
+    for (uint32_t i = 0; i < n && caps->n_matrices < VKM_MATRICES_MAX; i++) {
+        const VkCooperativeMatrixPropertiesKHR *p = &list[i];
+        const struct vkm_matrix m = {p->MSize, p->NSize, p->KSize, component_name(p->AType), component_name(p->CType)};
+        bool known = m.type && m.to && ((m.type == f16 && (m.to == f16 || m.to == f32)) || (m.type == s8 && m.to == s32) || (m.type == u8 && m.to == u32));
+        if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->saturatingAccumulation || p->AType != p->BType || p->CType != p->ResultType || !known) continue;
+        caps->matrices[caps->n_matrices++] = m;
+        bool fits = m.m && m.n && m.k && 16 % m.m == 0 && 32 % m.n == 0 && 32 % m.k == 0 && m.k % 4 == 0;
+        if (m.type == f16 && m.to == f32 && fits && m.m * m.n * m.k > caps->matrix.m * caps->matrix.n * caps->matrix.k) caps->matrix = m;
+    }
 }
 
 /* Driver bugs and what is done about them, one row each; "bugs" in the clamp string switches the workarounds off, to see whether a driver still needs them. */
@@ -118,12 +167,15 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     VkExtensionProperties *extensions = NULL;
     if (instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL) == VK_SUCCESS && n) extensions = malloc(n * sizeof *extensions);
     if (!extensions || instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions) < 0) n = 0;
+#define NEVER_CORE UINT32_MAX
     /* Core from version `core` on, an extension before: whether there is one, and if it takes the extension, that it gets enabled. */
 #define OFFERED(core, name) (api >= (core) || (offered(extensions, n, name) && (o->extensions[o->n_extensions++] = (name))))
-#define NEVER_CORE UINT32_MAX
     bool has_timeline = OFFERED(VK_API_VERSION_1_2, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME);
     bool has_float16 = OFFERED(VK_API_VERSION_1_2, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME);
     bool has_driver = OFFERED(VK_API_VERSION_1_2, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME);
+    bool has_int8dot = OFFERED(VK_API_VERSION_1_3, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+    bool has_memory_model = OFFERED(VK_API_VERSION_1_2, VK_KHR_VULKAN_MEMORY_MODEL_EXTENSION_NAME);
+    bool has_coopmat = has_memory_model && OFFERED(NEVER_CORE, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);
     bool has_subgroup_size = OFFERED(VK_API_VERSION_1_3, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
     caps->memory_budget = OFFERED(NEVER_CORE, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     (void)OFFERED(NEVER_CORE, "VK_KHR_portability_subset");   /* where offered it must be enabled */
@@ -131,8 +183,10 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     free(extensions);
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
-    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = has_driver ? &driver : NULL};
-    VkPhysicalDeviceMaintenance3Properties maintenance3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, .pNext = has_driver ? &driver : NULL};
+    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = has_int8dot ? &dot : dot.pNext};
+    VkPhysicalDeviceCooperativeMatrixPropertiesKHR coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR, .pNext = &subgroup};
+    VkPhysicalDeviceMaintenance3Properties maintenance3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = has_coopmat ? (void *)&coopmat : &subgroup};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance3};
     instance->vkGetPhysicalDeviceProperties2(physical, &properties);
 
@@ -142,12 +196,18 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
         .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES},
         .timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES},
         .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES},
+        .int8dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES},
+        .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES},
+        .coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR},
     };
     VkPhysicalDeviceBufferDeviceAddressFeatures address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES};
     void **next = &f.storage16.pNext;
     if (api >= VK_API_VERSION_1_2) *next = &address, next = &address.pNext;
     if (has_float16) *next = &f.float16, next = &f.float16.pNext;
     if (has_timeline) *next = &f.timeline, next = &f.timeline.pNext;
+    if (has_int8dot) *next = &f.int8dot, next = &f.int8dot.pNext;
+    if (has_memory_model) *next = &f.memory_model, next = &f.memory_model.pNext;
+    if (has_coopmat) *next = &f.coopmat, next = &f.coopmat.pNext;
     if (has_subgroup_size) *next = &f.subgroup_size;
     instance->vkGetPhysicalDeviceFeatures2(physical, &f.base);
 
@@ -175,11 +235,17 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->subgroup = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && (subgroup.supportedOperations & operations) == operations && subgroup.subgroupSize > 1;
     caps->subgroup_size = caps->subgroup ? subgroup.subgroupSize : 1;
     caps->fp16 = f.float16.shaderFloat16 && f.storage16.storageBuffer16BitAccess;
+    caps->int8dot = f.int8dot.shaderIntegerDotProduct;
+    caps->int8dot_accelerated = caps->int8dot && dot.integerDotProduct4x8BitPackedSignedAccelerated;
+    caps->int8 = f.float16.shaderInt8;
+    if (f.coopmat.cooperativeMatrix && (coopmat.cooperativeMatrixSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && f.memory_model.vulkanMemoryModel && f.float16.shaderFloat16)
+        fill_matrices(instance, physical, caps);
+    caps->coopmat = caps->matrix.m && built(VKM_TIER_COOPMAT);
     o->full_subgroups = f.subgroup_size.computeFullSubgroups;
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);
-    set_tier(caps, false);
+    set_tiers(caps);
     for (size_t i = 0; i < VKM_COUNT(bugs); i++)
         if (has_bug(caps, &bugs[i])) bugs[i].apply(caps);
 
@@ -195,16 +261,24 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
         .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f->timeline, .features = {.shaderStorageBufferArrayDynamicIndexing = VK_TRUE}},
         .timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .timelineSemaphore = VK_TRUE},
         .storage16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES, .storageBuffer16BitAccess = VK_TRUE},
-        .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .pNext = &f->storage16, .shaderFloat16 = VK_TRUE},
+        .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .shaderFloat16 = VK_TRUE, .shaderInt8 = offer->caps.int8},
         .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = VK_TRUE},
+        .int8dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, .shaderIntegerDotProduct = VK_TRUE},
+        .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, .vulkanMemoryModel = VK_TRUE},
+        .coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE},
         .address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES, .bufferDeviceAddress = VK_TRUE},
         .statistics = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR, .pipelineExecutableInfo = VK_TRUE},
     };
     void **next = &f->timeline.pNext;
-    if (offer->caps.device_address) *next = &f->address, next = &f->address.pNext;
-    if (offer->caps.fp16) *next = &f->float16, next = &f->storage16.pNext;
-    if (offer->full_subgroups) *next = &f->subgroup_size, next = &f->subgroup_size.pNext;
-    if (offer->caps.pipeline_statistics) *next = &f->statistics;
+#define CHAIN(member) (*next = &f->member, next = &f->member.pNext)
+    if (offer->caps.device_address) CHAIN(address);
+    if (offer->caps.fp16) CHAIN(storage16);
+    if (offer->caps.fp16 || offer->caps.n_matrices) CHAIN(float16);
+    if (offer->caps.int8dot) CHAIN(int8dot);
+    if (offer->caps.n_matrices) CHAIN(memory_model), CHAIN(coopmat);
+    if (offer->full_subgroups) CHAIN(subgroup_size);
+    if (offer->caps.pipeline_statistics) CHAIN(statistics);
+#undef CHAIN
 }
 
 /* ------------------------------------------------ clamping */
@@ -212,17 +286,19 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
 static void clamp_u32(uint32_t *value, uint64_t to) { if (to < *value) *value = (uint32_t)to; }
 static void clamp_u64(uint64_t *value, uint64_t to) { if (to < *value) *value = to; }
 
+/* "baseline" and "subgroup" take away what is above, the others ask for what there is. All are about the kernels that GPUs get. */
 static void clamp_tier(struct vkm_caps *caps, enum vkm_tier tier)
 {
-    if (tier < VKM_TIER_FP16) caps->fp16 = false;
     if (tier != VKM_TIER_SUBGROUP) caps->device_address = caps->scalar_loads = false;
-    if (tier < VKM_TIER_SUBGROUP) {
+    if (tier > VKM_TIER_SUBGROUP) caps->asked |= VKM_TIER_BIT(tier);
+    else caps->fp16 = caps->int8dot = caps->int8dot_accelerated = caps->coopmat = false, caps->n_matrices = caps->matrix.m = caps->asked = 0;
+    if (tier == VKM_TIER_BASELINE) {
         caps->subgroup = false;
         caps->subgroup_size = 1;
         clamp_u32(&caps->invocations, 128);
         clamp_u32(&caps->shared_bytes, 16384);
     }
-    set_tier(caps, tier == VKM_TIER_FP16);
+    set_tiers(caps);
 }
 
 static vkm_result clamp_number(struct vkm_caps *caps, const char *key, const char *text, vkm_error *err)
@@ -245,8 +321,17 @@ static vkm_result clamp_number(struct vkm_caps *caps, const char *key, const cha
 
 const char *vkm_tier_name(enum vkm_tier tier)
 {
-    static const char *const names[VKM_TIER_COUNT] = {"baseline", "subgroup", "fp16"};
+    static const char *const names[] = {"baseline", "subgroup", "fp16", "int8dot", "coopmat"};
+    _Static_assert(VKM_COUNT(names) == VKM_TIER_COUNT, "every tier has its name here");
     return (uint32_t)tier < VKM_TIER_COUNT ? names[tier] : "unknown";
+}
+
+void vkm_caps_tiers(const struct vkm_caps *caps, vkm_text *out)
+{
+    uint32_t asked = caps->tiers & caps->asked, n = 0;
+    for (enum vkm_tier tier = 0; tier < VKM_TIER_COUNT; tier++)
+        if (asked & VKM_TIER_BIT(tier)) vkm_textf(out, "%s%s", n++ ? "+" : "", vkm_tier_name(tier));
+    if (!n) vkm_textf(out, "%s", vkm_tier_name(caps->tiers & VKM_TIER_BIT(VKM_TIER_SUBGROUP) ? VKM_TIER_SUBGROUP : VKM_TIER_BASELINE));
 }
 
 static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
@@ -266,7 +351,7 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
         for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
         return VKM_OK;
     }
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, all, gather, scalar, staged, bugs, or limit=number)", word);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, all, gather, scalar, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)
@@ -294,6 +379,8 @@ void vkm_caps_print(const struct vkm_caps *caps, vkm_text *out)
     if (caps->subgroup) vkm_textf(out, "subgroup %u, ", caps->subgroup_size);
     else vkm_textf(out, "no subgroup operations, ");
     if (caps->fp16) vkm_textf(out, "fp16, ");
+    if (caps->int8dot) vkm_textf(out, "int8dot%s, ", caps->int8dot_accelerated ? "" : " (not accelerated)");
+    if (caps->matrix.m) vkm_textf(out, "coopmat %ux%ux%u%s, ", caps->matrix.m, caps->matrix.n, caps->matrix.k, caps->coopmat ? "" : " (not in this build)");
     if (caps->scalar_loads) vkm_textf(out, "scalar loads, ");
     uint64_t range = caps->storage_range;
     if (range >= 1 << 20) vkm_textf(out, "%llu MiB storage range, ", (unsigned long long)(range >> 20));

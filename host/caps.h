@@ -4,8 +4,15 @@
 
 #include "base.h"
 
-enum vkm_tier { VKM_TIER_BASELINE, VKM_TIER_SUBGROUP, VKM_TIER_FP16, VKM_TIER_COUNT };   /* int8dot, coopmat: later tiers */
+/* What a module needs of the device. No order of power: a device may have the last and not the one before. Of those in use a later one is preferred. */
+enum vkm_tier { VKM_TIER_BASELINE, VKM_TIER_SUBGROUP, VKM_TIER_FP16, VKM_TIER_INT8DOT, VKM_TIER_COOPMAT, VKM_TIER_COUNT };
+#define VKM_TIER_BIT(tier) (1u << (tier))
+#define VKM_TIERS_ALL (VKM_TIER_BIT(VKM_TIER_COUNT) - 1)
 enum vkm_device_type { VKM_TYPE_OTHER, VKM_TYPE_INTEGRATED, VKM_TYPE_DISCRETE, VKM_TYPE_VIRTUAL, VKM_TYPE_CPU };  /* as VkPhysicalDeviceType */
+
+/* A multiplication of cooperative matrices, [m][k] by [k][n] of `type` added up in `to`: "f16", "f32", "s8", "s32", "u8", "u32". */
+struct vkm_matrix { uint32_t m, n, k; const char *type, *to; };
+#define VKM_MATRICES_MAX 24
 
 struct vkm_caps {
     enum vkm_device_type type;
@@ -30,11 +37,25 @@ struct vkm_caps {
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
     bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
     bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
+    bool int8dot;                  /* shaderIntegerDotProduct */
+    bool int8dot_accelerated;      /* the driver says that packed signed 4x8 bits are faster than without */
+    bool int8;                     /* shaderInt8: cooperative matrices of int8 */
+    bool coopmat;                  /* VK_KHR_cooperative_matrix with what matmul_coop.glsl needs, `matrix` in its list, and kernels in this build */
+    struct vkm_matrix matrix;      /* f16 to f32, the largest that divides tiles of 16 tokens, 32 rows, 32 columns; m 0: none */
+    struct vkm_matrix matrices[VKM_MATRICES_MAX];   /* all that the device lists for a subgroup, of types that are known here */
+    uint32_t n_matrices;
     bool pipeline_statistics;      /* VK_KHR_pipeline_executable_properties */
-    enum vkm_tier tier;            /* the highest one in use: fp16 only when the clamp string asks for it */
+    uint32_t asked;                /* bits of the tiers that are used only when the clamp string asks for them: those that give up exactness */
+    uint32_t tiers;                /* bits of the tiers in use: what there is and, where it takes that, was asked for */
 };
 
-/* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824".
+/* Bits of all tiers that the device has, in use or not. */
+uint32_t vkm_caps_able(const struct vkm_caps *caps);
+/* "subgroup", or the tiers that were asked for and are in use: "fp16", "int8dot+coopmat". */
+void vkm_caps_tiers(const struct vkm_caps *caps, vkm_text *out);
+
+/* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824". "baseline" and "subgroup" take away everything above,
+ * "fp16", "int8dot" and "coopmat" ask for those kernels wherever the device has them, also beside each other.
  * Also "all", "kv_slabs=N", "gather" (no scalar_loads) and "scalar" (scalar_loads wherever device_address allows it), and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
  * Tiers and numbers only ever lower what the device has. Unknown words are VKM_ERR_ARGUMENT. */
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err);

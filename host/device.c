@@ -238,9 +238,10 @@ static vkm_result open_device(vkm_device *device, const vkm_device_params *param
         return vkm_fail_vk(NULL, err, vr, "opening %s", device->caps.device_name);
     }
     if ((r = load_functions(device, err)) || (r = vkm_queue_create(device, err)) || (r = vkm_kernels_create(device, err))) return r;
-    char caps[256];
+    char caps[256], tiers[64];
     vkm_caps_print(&device->caps, &(vkm_text){caps, sizeof caps, 0});
-    vkm_logf(device, VKM_LOG_INFO, "%s: tier %s, %s", device->caps.device_name, vkm_tier_name(device->caps.tier), caps);
+    vkm_caps_tiers(&device->caps, &(vkm_text){tiers, sizeof tiers, 0});
+    vkm_logf(device, VKM_LOG_INFO, "%s: tier %s, %s", device->caps.device_name, tiers, caps);
     return VKM_OK;
 }
 

@@ -121,6 +121,7 @@ vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device
     instance->vkGetInstanceProcAddr = get;
 #define VKM_X(name) instance->vk##name = (PFN_vk##name)get(instance->handle, "vk" #name);
     VKM_INSTANCE_FUNCTIONS(VKM_X)
+    VKM_INSTANCE_EXTENSION(VKM_X)
     if (debug_utils) { VKM_INSTANCE_OPTIONAL(VKM_X) }
 #undef VKM_X
     if (listen && instance->vkCreateDebugUtilsMessengerEXT)

@@ -6,6 +6,40 @@
 #include <stdatomic.h>
 #include <vulkan/vulkan_core.h>
 
+/* ------------------------------------------------ what headers before 1.3.255 (Debian 12) lack */
+
+#ifndef VK_KHR_cooperative_matrix
+#define VK_KHR_cooperative_matrix 1
+#define VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME "VK_KHR_cooperative_matrix"
+#define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR ((VkStructureType)1000506000)
+#define VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR ((VkStructureType)1000506001)
+#define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR ((VkStructureType)1000506002)
+typedef enum VkComponentTypeKHR {
+    VK_COMPONENT_TYPE_FLOAT16_KHR = 0, VK_COMPONENT_TYPE_FLOAT32_KHR = 1, VK_COMPONENT_TYPE_SINT8_KHR = 3, VK_COMPONENT_TYPE_SINT32_KHR = 5,
+    VK_COMPONENT_TYPE_UINT8_KHR = 7, VK_COMPONENT_TYPE_UINT32_KHR = 9, VK_COMPONENT_TYPE_MAX_ENUM_KHR = 0x7fffffff
+} VkComponentTypeKHR;
+typedef enum VkScopeKHR { VK_SCOPE_SUBGROUP_KHR = 3, VK_SCOPE_MAX_ENUM_KHR = 0x7fffffff } VkScopeKHR;
+typedef struct VkCooperativeMatrixPropertiesKHR {
+    VkStructureType sType;
+    void *pNext;
+    uint32_t MSize, NSize, KSize;
+    VkComponentTypeKHR AType, BType, CType, ResultType;
+    VkBool32 saturatingAccumulation;
+    VkScopeKHR scope;
+} VkCooperativeMatrixPropertiesKHR;
+typedef struct VkPhysicalDeviceCooperativeMatrixFeaturesKHR {
+    VkStructureType sType;
+    void *pNext;
+    VkBool32 cooperativeMatrix, cooperativeMatrixRobustBufferAccess;
+} VkPhysicalDeviceCooperativeMatrixFeaturesKHR;
+typedef struct VkPhysicalDeviceCooperativeMatrixPropertiesKHR {
+    VkStructureType sType;
+    void *pNext;
+    VkShaderStageFlags cooperativeMatrixSupportedStages;
+} VkPhysicalDeviceCooperativeMatrixPropertiesKHR;
+typedef VkResult (VKAPI_PTR *PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)(VkPhysicalDevice, uint32_t *, VkCooperativeMatrixPropertiesKHR *);
+#endif
+
 /* ------------------------------------------------ functions
  * Tables of our own, an instance's and a device's. volk would do the same, but its global pointers are named vkCreateInstance ...; in a static
  * library they would take the place of the loader's functions, or of another volk, in the engine that links us. */
@@ -15,6 +49,7 @@
     X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2) X(GetPhysicalDeviceMemoryProperties)                                \
     X(GetPhysicalDeviceMemoryProperties2) X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice) X(GetDeviceProcAddr)
 #define VKM_INSTANCE_OPTIONAL(X) X(CreateDebugUtilsMessengerEXT) X(DestroyDebugUtilsMessengerEXT)
+#define VKM_INSTANCE_EXTENSION(X) X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)   /* of a device extension: called only where that is offered */
 
 #define VKM_DEVICE_FUNCTIONS(X)                                                                                                        \
     X(DestroyDevice) X(GetDeviceQueue) X(QueueSubmit) X(QueueWaitIdle) X(DeviceWaitIdle)                                              \
@@ -42,6 +77,7 @@ struct vkm_instance {
     PFN_vkGetInstanceProcAddr vkGetInstanceProcAddr;
     VKM_INSTANCE_FUNCTIONS(VKM_X)
     VKM_INSTANCE_OPTIONAL(VKM_X)
+    VKM_INSTANCE_EXTENSION(VKM_X)
 };
 struct vkm_device_functions {
     VKM_DEVICE_FUNCTIONS(VKM_X)
@@ -83,8 +119,11 @@ struct vkm_features {
     VkPhysicalDeviceShaderFloat16Int8Features float16;
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline;
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroup_size;
+    VkPhysicalDeviceShaderIntegerDotProductFeatures int8dot;
     VkPhysicalDeviceBufferDeviceAddressFeatures address;
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics;
+    VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat;
 };
 void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *features);
 

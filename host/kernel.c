@@ -101,25 +101,42 @@ static bool grow_table(vkm_device *device)
     return true;
 }
 
-static vkm_result find_module(const vkm_device *device, const char *name, const char *variant, const struct vkm_module **module, vkm_error *err)
+/* The module of the highest of `tiers`; also one that was left out of this build, where nothing else is there. */
+static const struct vkm_module *highest(const char *name, const char *variant, uint32_t tiers)
 {
-    const struct vkm_module *best = NULL, *left_out = NULL, *above = NULL;
+    const struct vkm_module *best = NULL;
     for (size_t i = 0; i < vkm_module_count; i++) {
         const struct vkm_module *m = &vkm_modules[i];
-        if (strcmp(m->name, name) || strcmp(m->variant, variant)) continue;
-        if (m->tier > device->caps.tier) above = m;
-        else if (!m->words) left_out = m;
-        else if (!best || m->tier > best->tier) best = m;
+        if (!(VKM_TIER_BIT(m->tier) & tiers) || strcmp(m->name, name) || strcmp(m->variant, variant)) continue;
+        if (!best || (!m->words == !best->words ? m->tier > best->tier : m->words != NULL)) best = m;
     }
-    /* The tier is a preference among modules of one variant. One that exists with 16-bit floats only is there for who asks for it by name: what the device can do decides. */
-    if (!best && !left_out && above && above->words && above->tier == VKM_TIER_FP16 && device->caps.fp16) best = above;
+    return best;
+}
+
+static const struct vkm_module *choose(const vkm_device *device, const char *name, const char *variant, uint32_t tiers)
+{
+    const struct vkm_module *m = highest(name, variant, tiers & device->caps.tiers);
+    return m && m->words ? m : highest(name, variant, tiers & vkm_caps_able(&device->caps));
+}
+
+enum vkm_tier vkm_kernel_tier(const vkm_device *device, const char *name, const char *variant, uint32_t tiers)
+{
+    const struct vkm_module *m = choose(device, name, variant, tiers);
+    return m && m->words ? m->tier : VKM_TIER_COUNT;
+}
+
+static vkm_result find_module(const vkm_device *device, const char *name, const char *variant, uint32_t tiers, const struct vkm_module **module, vkm_error *err)
+{
+    const struct vkm_module *m = choose(device, name, variant, tiers), *above = highest(name, variant, VKM_TIERS_ALL);
     const char *colon = *variant ? ":" : "";
-    if (!best && left_out) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
-    if (!best && above)
-        return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s needs tier %s; %s has %s", name, colon, variant, vkm_tier_name(above->tier),
-                        device->caps.device_name, vkm_tier_name(device->caps.tier));
-    if (!best) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "there is no kernel %s%s%s", name, colon, variant);
-    *module = best;
+    if (m && !m->words) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
+    if (!m && above) {
+        char has[64];
+        vkm_caps_tiers(&device->caps, &(vkm_text){has, sizeof has, 0});
+        return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s needs tier %s; %s has %s", name, colon, variant, vkm_tier_name(above->tier), device->caps.device_name, has);
+    }
+    if (!m) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "there is no kernel %s%s%s", name, colon, variant);
+    *module = m;
     return VKM_OK;
 }
 
@@ -135,8 +152,9 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
     memcpy(values + VKM_SPEC_FIRST, k->spec, k->n_spec * sizeof *values);
     VkSpecializationMapEntry entries[VKM_SPEC_FIRST + VKM_SPEC_MAX];
     for (uint32_t i = 0; i < n; i++) entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
-    /* Kernels of the subgroup tiers take invocation % subgroup_size for the lane, which needs every subgroup full. */
-    bool full = device->offer.full_subgroups && k->module->tier >= VKM_TIER_SUBGROUP && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
+    /* Kernels of the tiers that use subgroups take invocation % subgroup_size for the lane, which needs every subgroup full. Others leave the driver free: Intel's compiles a matmul
+     * to 32 lanes a subgroup when all must be full, with hundreds of spills, and to 8 and none else. */
+    bool full = device->offer.full_subgroups && device->caps.subgroup && (k->module->tier == VKM_TIER_SUBGROUP || k->module->tier == VKM_TIER_COOPMAT) && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
     r = device->vk.vkCreateComputePipelines(device->handle, device->pipeline_cache, 1, &(VkComputePipelineCreateInfo){
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT | (device->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
@@ -159,14 +177,14 @@ static void name_variant(struct vkm_kernel *k)
     for (uint32_t i = 0; i < k->n_spec; i++) vkm_textf(&t, "%c%u", i ? ',' : ' ', k->spec[i]);
 }
 
-vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *variant, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err)
+vkm_result vkm_kernel_get_of(vkm_device *device, const char *name, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err)
 {
     vkm_result r = vkm_device_alive(device, err);
     if (r) return r;
     if (!variant) variant = "";
     if (n_spec > VKM_SPEC_MAX) return vkm_fail(err, VKM_ERR_ARGUMENT, "kernel %s: %u specialisation constants, at most %d", name, n_spec, VKM_SPEC_MAX);
     const struct vkm_module *module = NULL;
-    if ((r = find_module(device, name, variant, &module, err))) return r;
+    if ((r = find_module(device, name, variant, tiers, &module, err))) return r;
     if (!grow_table(device)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
     struct vkm_kernel **slot = find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec);
     if (*slot) {
@@ -186,6 +204,11 @@ vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *vari
     device->n_kernels++;
     *kernel = *slot = k;
     return VKM_OK;
+}
+
+vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *variant, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err)
+{
+    return vkm_kernel_get_of(device, name, variant, VKM_TIERS_ALL, spec, n_spec, kernel, err);
 }
 
 /* ------------------------------------------------ compiling */
@@ -253,14 +276,15 @@ const char *vkm_kernel_variant(const vkm_kernel *kernel) { return kernel->varian
 
 size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size)
 {
-    static const char *const requires[VKM_TIER_COUNT] = {"-", "subgroup-arithmetic,ballot,shuffle", "shaderFloat16,storageBuffer16BitAccess"};
+    static const char *const requires[VKM_TIER_COUNT] = {"-", "subgroup-arithmetic,ballot,shuffle", "shaderFloat16,storageBuffer16BitAccess", "shaderIntegerDotProduct", "cooperativeMatrix,vulkanMemoryModel,shaderFloat16"};
     vkm_text t = {text, size, 0};
     if (size) *text = 0;
     for (size_t i = 0; i < vkm_module_count; i++) {
         const struct vkm_module *m = &vkm_modules[i];
-        vkm_textf(&t, "%-16s %-12s %-10s %-42s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier), requires[m->tier]);
+        vkm_textf(&t, "%-16s %-12s %-10s %-50s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier), requires[m->tier]);
         if (!m->words) vkm_textf(&t, "left out of this build: its glslang is too old\n");
-        else if (device && m->tier > device->caps.tier) vkm_textf(&t, "the device has tier %s\n", vkm_tier_name(device->caps.tier));
+        else if (device && !(vkm_caps_able(&device->caps) & VKM_TIER_BIT(m->tier))) vkm_textf(&t, "the device has no %s, or it is clamped away\n", vkm_tier_name(m->tier));
+        else if (device && !(device->caps.tiers & VKM_TIER_BIT(m->tier))) vkm_textf(&t, "only with --caps %s\n", vkm_tier_name(m->tier));
         else vkm_textf(&t, "-\n");
     }
     return t.used;

@@ -24,9 +24,14 @@ extern const size_t vkm_module_count;
 
 typedef struct vkm_kernel vkm_kernel;
 /* Finds module `name` (e.g. "moe_gate_up") + `variant` (e.g. "q4_0", "" for none) with these specialisation constants. The device owns the kernel and has each
- * once. Picks the module of the highest tier not above caps.tier: modules of one (name, variant) differ in tier only.
+ * once. Modules of one (name, variant) differ in tier only; which one it is, vkm_kernel_tier says.
  * Nothing is compiled yet: vkm_program_finish does that, for all kernels of a program at once. */
 vkm_result vkm_kernel_get(vkm_device *device, const char *name, const char *variant, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err);
+/* The same among modules of these tiers (bits), for kernels whose constants or inputs differ by tier. */
+vkm_result vkm_kernel_get_of(vkm_device *device, const char *name, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, const vkm_kernel **kernel, vkm_error *err);
+/* The tier of the module that is used for (name, variant) among `tiers` (bits), the one place where that is decided: the highest of caps.tiers that this build has a module of;
+ * where there is none in use, one that the device can run (kernels that exist in one tier only). VKM_TIER_COUNT: none. */
+enum vkm_tier vkm_kernel_tier(const vkm_device *device, const char *name, const char *variant, uint32_t tiers);
 const char *vkm_kernel_name(const vkm_kernel *kernel);      /* "moe_gate_up" */
 const char *vkm_kernel_variant(const vkm_kernel *kernel);   /* "q4_0:subgroup 8,4,16" with the constants, for print and profile */
 /* What the driver's compiler says of the kernels that are compiled from now on is kept; false: the device cannot tell. Drivers may leave such pipelines out of caches. */

@@ -5,12 +5,16 @@
 #ifndef VULKAN     /* defined by GLSL for Vulkan */
 #  include <stdint.h>
    typedef uint32_t uint;
+#  define VKM_STRUCT struct
+#else
+#  define VKM_STRUCT
 #endif
 
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
-#define VKM_TILE_CLASSES 4      /* token tiles of 1, 4, 8, 16 rows; the largest in use is the device's (src/nn/build.h) */
+#define VKM_TILE_CLASSES 6      /* token tiles of 1, 4, 8, 16, 32, 64 rows; the largest in use is the device's (src/nn/build.h) */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
+#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
@@ -31,10 +35,14 @@ struct vkm_push_matmul {
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
 };
 
+/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row */
+struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };
+#define VKM_QUANTISED_WORDS(kb) (((kb) * 10 + 3) / 4 * 4)
+
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
 
-/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to ld_out. Rows of x and of out may be given by lists. */
+/* combine_norm: x[t] += scale * (sum_j y[t n_add + j] + gate[t] * shared[t]); out[t] = rmsnorm(x[t]) * weight, zero up to a multiple of 32. Rows of x and of out may be given by lists. */
 struct vkm_push_combine_norm {
     uint ws_x_rows, ws_out_rows;                     /* u32 [n]: row t is that row; VKM_NONE: row t */
     uint ws_x, ld_x, width;
@@ -50,7 +58,7 @@ struct vkm_push_combine_norm {
 
 /* rope_store: per head of q, k, v: optional clamp and RMS norm, RoPE on q and k; q in place, k and v into the KV cache */
 struct vkm_push_rope_store {
-    uint ws_q, ld_q, ws_k, ws_v, ld_kv;
+    uint ws_q, ld_q, ws_k, ld_k, ws_v, ld_v;
     uint n_head, n_head_kv;
     uint n_rot;
     uint ws_pos, ws_seq;            /* [n] position and sequence of a row */
@@ -78,7 +86,16 @@ struct vkm_push_moe_topk {
     uint score;                          /* VKM_SCORE_... */
     uint renormalise;
     float scale;
-    uint ws_tiles, ws_perm;              /* not VKM_NONE: one token, its tile list is written here too */
+    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
+    uint ws_perm, ws_tiles, tiles_max, ws_args, groups_up, groups_down;
+};
+/* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
+struct vkm_push_moe_route {
+    VKM_STRUCT vkm_push_moe_topk topk;
+    uint ws_x, ld_x, width, ws_y, ld_y;
+    uint tab_norm, ws_xn, ld_xn;
+    float residual, eps;
+    uint tab_weight, kb;
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */
@@ -92,7 +109,7 @@ struct vkm_push_moe_sort {
     uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
     uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
     uint groups_up, groups_down;
-    uint tile_rows;                      /* of the largest tiles: 8 or 16 */
+    uint tile_rows;                      /* of the largest tiles: 8 to 64 */
 };
 
 /* glu: out[row] = silu(gate[row]) * up[row] */

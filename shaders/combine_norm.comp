@@ -26,11 +26,12 @@ void main() {
     }
     if (push.ws_out == VKM_NONE) return;
     uint o = push.ws_out + (push.ws_out_rows == VKM_NONE ? t : wsu.u[push.ws_out_rows + t]) * push.ld_out;
+    uint end = (push.width + 31) / 32 * 32;
     if (push.tab_norm == VKM_NONE) {
-        for (uint i = lane; i < push.ld_out; i += lanes) ws.f[o + i] = i < push.width ? ws.f[x + i] : 0.0;
+        for (uint i = lane; i < end; i += lanes) ws.f[o + i] = i < push.width ? ws.f[x + i] : 0.0;
         return;
     }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
-    for (uint i = lane; i < push.ld_out; i += lanes)
+    for (uint i = lane; i < end; i += lanes)
         ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
 }

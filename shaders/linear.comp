@@ -5,23 +5,13 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_matmul push; };
-#include "quant.glsl"
-#ifdef CPU
-#  include "matmul_cpu.glsl"
-#else
-#  include "matmul.glsl"
-#endif
-#include "store.glsl"
+#include "tile.glsl"
+
+uint token;
+uint input_row(uint t) { return (push.ws_x + (token + t) * push.ld_x) / 4; }
+uint output_row(uint t, out float scale) { scale = 1.0; return push.ws_y + (token + t) * push.ld_y; }
 
 void main() {
-    uint token = push.first + gl_WorkGroupID.x * NT;
-    uint n = min(NT, push.n - token);
-    uint x[NT];
-    [[unroll]] for (int t = 0; t < int(NT); t++) x[t] = (push.ws_x + min(token + t, push.n - 1) * push.ld_x) / 4;
-    uint panel, row;
-    if (!locate(panel, row)) return;
-    multiply_panel(0, panel, row, x);
-    if (!has_sums()) return;
-    [[unroll]] for (int t = 0; t < int(NT); t++)
-        if (t < n) store_rows(t, panel, row, push.ws_y + (token + t) * push.ld_y, 1.0);
+    token = push.first + gl_WorkGroupID.x * NT;
+    run_tile(0, min(NT, push.n - token));
 }

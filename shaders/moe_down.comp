@@ -5,26 +5,18 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_matmul push; };
-#include "quant.glsl"
-#ifdef CPU
-#  include "matmul_cpu.glsl"
-#else
-#  include "matmul.glsl"
-#endif
-#include "store.glsl"
+#include "tile.glsl"
+
+uint first;
+uint input_row(uint t) { return (push.ws_x + (first + t) * push.ld_x) / 4; }
+uint output_row(uint t, out float scale) {
+    uint slot = wsu.u[push.ws_perm + first + t];
+    scale = ws.f[push.ws_scale + slot];
+    return push.ws_y + slot * push.ld_y;
+}
 
 void main() {
     uint tile = push.ws_tiles + 2 * gl_WorkGroupID.x;
-    uint expert = wsu.u[tile] & 0xffffu, n = wsu.u[tile] >> 16, first = wsu.u[tile + 1];
-    uint x[NT];
-    [[unroll]] for (int t = 0; t < int(NT); t++) x[t] = (push.ws_x + (first + min(t, n - 1)) * push.ld_x) / 4;
-    uint panel, row;
-    if (!locate(panel, row)) return;
-    multiply_panel(expert, panel, row, x);
-    if (!has_sums()) return;
-    [[unroll]] for (int t = 0; t < int(NT); t++)
-        if (t < n) {
-            uint slot = wsu.u[push.ws_perm + first + t];
-            store_rows(t, panel, row, push.ws_y + slot * push.ld_y, ws.f[push.ws_scale + slot]);
-        }
+    first = wsu.u[tile + 1];
+    run_tile(wsu.u[tile] & 0xffffu, wsu.u[tile] >> 16);
 }

@@ -6,24 +6,14 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_matmul push; };
-#include "quant.glsl"
-#ifdef CPU
-#  include "matmul_cpu.glsl"
-#else
-#  include "matmul.glsl"
-#endif
-#include "store.glsl"
+#include "tile.glsl"
+
+uint first;
+uint input_row(uint t) { return (push.ws_x + wsu.u[push.ws_perm + first + t] / push.n_used * push.ld_x) / 4; }
+uint output_row(uint t, out float scale) { scale = 1.0; return push.ws_y + (first + t) * push.ld_y; }
 
 void main() {
     uint tile = push.ws_tiles + 2 * gl_WorkGroupID.x;
-    uint expert = wsu.u[tile] & 0xffffu, n = wsu.u[tile] >> 16, first = wsu.u[tile + 1];
-    uint x[NT];
-    [[unroll]] for (int t = 0; t < int(NT); t++)
-        x[t] = (push.ws_x + wsu.u[push.ws_perm + first + min(t, n - 1)] / push.n_used * push.ld_x) / 4;
-    uint panel, row;
-    if (!locate(panel, row)) return;
-    multiply_panel(expert, panel, row, x);
-    if (!has_sums()) return;
-    [[unroll]] for (int t = 0; t < int(NT); t++)
-        if (t < n) store_rows(t, panel, row, push.ws_y + (first + t) * push.ld_y, 1.0);
+    first = wsu.u[tile + 1];
+    run_tile(wsu.u[tile] & 0xffffu, wsu.u[tile] >> 16);
 }

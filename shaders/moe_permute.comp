@@ -1,18 +1,18 @@
 #version 450
 /* Counting sort, second half: perm[sorted row] = slot, stable, so an expert's rows are in token order. The first workgroup also lists the tiles and writes the indirect arguments.
- * Tiles: an expert's rows in largest tiles, the rest as one tile of the smallest class (1, 4, 8, 16) that holds it: no empty tile, little padding.
+ * Tiles: an expert's rows in largest tiles, the rest as one tile of the smallest class (1, 4, 8, 16, 32, 64) that holds it: no empty tile, little padding.
  * A lane owns a run of neighbouring experts. Workgroups: x = chunks of VKM_SORT_CHUNK slots. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_sort push; };
+#include "tiles.glsl"
 layout(constant_id = 4) const uint EXPERTS = 8;
 
+const int SUMS = 1 + VKM_TILE_CLASSES;
 shared uint id[VKM_SORT_CHUNK];
 shared uint start[EXPERTS];            /* where this chunk's rows of an expert begin */
-shared uint lane_sum[5][64];           /* per lane: rows, tiles of each class; local_size_x <= 64 */
-
-uint tile_class(uint rest) { return rest > 8 ? 3 : rest > 4 ? 2 : rest > 1 ? 1 : 0; }
+shared uint lane_sum[SUMS][64];           /* per lane: rows, tiles of each class; local_size_x <= 64 */
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, chunk = gl_WorkGroupID.x;
@@ -21,7 +21,8 @@ void main() {
     uint each = (EXPERTS + lanes - 1) / lanes, begin = min(lane * each, EXPERTS), end = min(begin + each, EXPERTS);
 
     for (uint i = lane; i < n; i += lanes) id[i] = min(wsu.u[push.ws_ids + first + i], EXPERTS - 1);
-    uint sums[5] = uint[5](0, 0, 0, 0, 0);
+    uint sums[SUMS];
+    for (int i = 0; i < SUMS; i++) sums[i] = 0;
     for (uint e = begin; e < end; e++) {
         uint rows = 0;
         for (uint c = 0; c < chunks; c++) rows += wsu.u[push.ws_counts + c * EXPERTS + e];
@@ -29,11 +30,12 @@ void main() {
         sums[1 + tile_class(push.tile_rows)] += rows / push.tile_rows;
         if (rows % push.tile_rows != 0) sums[1 + tile_class(rows % push.tile_rows)]++;
     }
-    for (uint i = 0; i < 5; i++) lane_sum[i][lane] = sums[i];
+    for (int i = 0; i < SUMS; i++) lane_sum[i][lane] = sums[i];
     barrier();
-    uint at[5] = uint[5](0, 0, 0, 0, 0), all[5] = uint[5](0, 0, 0, 0, 0);
+    uint at[SUMS], all[SUMS];
+    for (int i = 0; i < SUMS; i++) at[i] = all[i] = 0;
     for (uint l = 0; l < lanes; l++)
-        for (uint i = 0; i < 5; i++) { all[i] += lane_sum[i][l]; if (l < lane) at[i] += lane_sum[i][l]; }
+        for (int i = 0; i < SUMS; i++) { all[i] += lane_sum[i][l]; if (l < lane) at[i] += lane_sum[i][l]; }
     for (uint e = begin; e < end; e++) {
         uint rows = 0, before = 0;
         for (uint c = 0; c < chunks; c++) {
@@ -55,10 +57,8 @@ void main() {
     }
     if (chunk == 0)
         for (uint i = lane; i < VKM_TILE_CLASSES * push.pieces; i += lanes) {
-            uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles, a = push.ws_args + i * 6;
-            uint n_tiles = min(tiles - min(before, tiles), push.piece_tiles);
-            wsu.u[a] = n_tiles; wsu.u[a + 1] = push.groups_up; wsu.u[a + 2] = 1;
-            wsu.u[a + 3] = n_tiles; wsu.u[a + 4] = push.groups_down; wsu.u[a + 5] = 1;
+            uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles;
+            write_arguments(push.ws_args + i * 6, min(tiles - min(before, tiles), push.piece_tiles), push.groups_up, push.groups_down);
         }
     barrier();
     for (uint i = lane; i < n; i += lanes) {

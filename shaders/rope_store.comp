@@ -23,7 +23,7 @@ void main() {
     uint kind = h < push.n_head ? 0 : h < push.n_head + push.n_head_kv ? 1 : 2;
     if (kind == 1) h -= push.n_head;
     if (kind == 2) h -= push.n_head + push.n_head_kv;
-    uint from = kind == 0 ? push.ws_q + t * push.ld_q : (kind == 1 ? push.ws_k : push.ws_v) + t * push.ld_kv;
+    uint from = kind == 0 ? push.ws_q + t * push.ld_q : kind == 1 ? push.ws_k + t * push.ld_k : push.ws_v + t * push.ld_v;
     from += h * HEAD;
     uint norm = kind == 0 ? push.tab_q_norm : kind == 1 ? push.tab_k_norm : VKM_NONE;
     uint pos = min(wsu.u[push.ws_pos + t], push.n_ctx - 1);

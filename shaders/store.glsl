@@ -1,4 +1,4 @@
-/* Where a workgroup's panel is, and what becomes of its sums: shared by linear, moe_gate_up and moe_down. */
+/* Where a workgroup's panel is, and what becomes of its sums. */
 layout(constant_id = 7) const uint GLU = 0;         /* panels are 16 gate rows + 16 up rows; RPL is 2 or more, so a lane has both rows of a pair */
 
 /* Where the table has the chunk that holds a panel of expert `e`, and the panel's uvec4 offset in it. */
@@ -8,6 +8,9 @@ uint chunk_of(uint e, uint panel, out uint offset) {
     return push.tab_weight + VKM_CHUNK_WORDS * (e * push.n_chunks + chunk);
 }
 
+float silu(float v) { return v / (1.0 + exp(-v)); }
+
+#ifndef TIER_COOPMAT     /* sums that belong to lanes */
 #ifdef CPU
 /* The panel of this workgroup, and this lane's first row there: never beyond the matrix, for loads are not masked. */
 bool locate(out uint panel, out uint row) {
@@ -41,8 +44,6 @@ void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
 bool has_sums() { return gl_LocalInvocationID.y == 0; }
 #endif
 
-float silu(float v) { return v / (1.0 + exp(-v)); }
-
 /* Writes token t's sums of this lane to the row of y at word offset `y`. */
 void store_rows(int t, uint panel, uint row, uint y, float scale) {
     if (GLU != 0) {
@@ -60,3 +61,4 @@ void store_rows(int t, uint panel, uint row, uint y, float scale) {
         if (i < push.ld_y) ws.f[y + i] = i < push.rows ? v * scale : 0.0;
     }
 }
+#endif

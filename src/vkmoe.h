@@ -85,7 +85,7 @@ typedef struct vkm_device_info {
     uint64_t memory_bytes;       /* largest device-local heap */
     bool usable;                 /* has what vkmoe needs */
     char unusable_why[128];      /* empty when usable */
-    char caps[256];              /* "subgroup 8, fp16, int8dot, 128 MiB storage range, 32 KiB shared" */
+    char caps[256];              /* "subgroup 8, fp16, int8dot (not accelerated), coopmat 8x8x8, 128 MiB storage range, 32 KiB shared ..." */
 } vkm_device_info;
 
 /* Lists devices. `infos` may be NULL to ask for the count only. *count in: capacity, out: number of devices.
@@ -95,8 +95,9 @@ VKM_API vkm_result vkm_devices(vkm_device_info *infos, uint32_t *count, vkm_erro
 typedef struct vkm_device_params {
     size_t struct_size;
     const char *select;          /* NULL: best (discrete > integrated > virtual > cpu). "0": by index. else: part of the name, case-insensitive */
-    const char *caps;            /* NULL: what the device has, in f32 arithmetic. Tier "baseline" | "subgroup" | "fp16" (f16 products, f32 sums:
-                                    for devices where that is faster), then optional clamps: "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
+    const char *caps;            /* NULL: what the device has, in f32 arithmetic. "baseline" | "subgroup": less; "fp16" (f16 products, f32 sums), "int8dot" (activations as
+                                    int8, int32 sums), "coopmat" (f16 matrices, f32 sums; a token's bits then depend on how many share its tile): kernels that are less
+                                    exact, where the device has them and they may be faster. Then optional clamps: "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
     const char *cache_path;      /* pipeline cache file. NULL: no cache on disk. */
     bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
     vkm_log_fn log;

@@ -47,9 +47,9 @@ finish() {
     exit
 }
 # Criterion prints "Synthesis: Tested: 21 | Passing: 21 | Failing: 0 | Crashing: 0". Skipped tests are not among the tested ones, and it tells them only when asked to be verbose.
-suite() {   # suite LABEL PROGRAM [PRELOAD]
+suite() {   # suite LABEL PROGRAM [PRELOAD [ARGUMENT...]]
     local line status tested passing skips
-    timeout -k 5 900 env ${3:+LD_PRELOAD="$3"} "$2" --short-filename --verbose >"$out/log" 2>&1
+    timeout -k 5 900 env ${3:+LD_PRELOAD="$3"} "$2" --short-filename --verbose "${@:4}" >"$out/log" 2>&1
     status=$?
     line=$(grep -a 'Synthesis: Tested:' "$out/log" | tail -n 1 | sed 's/\x1b\[[0-9;]*m//g')
     tested=$(sed -n 's/.*Tested: \([0-9]*\).*/\1/p' <<<"$line")
@@ -117,7 +117,7 @@ if [ ${#icds[@]} -gt 0 ]; then
     script "test_install, $(driver_name "${icds[0]}")" tests/test_install.sh build-test
 fi
 
-# ---- sanitizers: everything that parses, allocates or frees. Drivers leak: see lsan.supp.
+# ---- sanitizers: everything that parses, allocates or frees. What numbers come out of kernels is not that: of test_model its variants of files are run. Drivers leak: see lsan.supp.
 if [ -n "$fast" ]; then
     note "sanitizers" "left out: --fast"
 elif build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined -DVKMOE_SPIRV_DIR=build-test/spirv; then
@@ -131,8 +131,10 @@ elif build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,un
         preload="$preload $library"
     fi
     for name in $suites; do
+        filter=()
+        case $name in test_kernels | test_bench_layer) continue ;; test_model) filter=(--filter 'features/*') ;; esac
         if ! uses_device "$name"; then suite "$name, sanitizers" "build-asan/tests/$name"
-        elif [ ${#icds[@]} -gt 0 ]; then driver "${icds[0]}"; suite "$name, sanitizers" "build-asan/tests/$name" "$preload"; fi
+        elif [ ${#icds[@]} -gt 0 ]; then driver "${icds[0]}"; suite "$name, sanitizers" "build-asan/tests/$name" "$preload" "${filter[@]}"; fi
     done
     if [ ${#icds[@]} -gt 0 ]; then
         printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$out/vkmoe"

@@ -479,7 +479,7 @@ Test(bench_compare, ratios_are_above_1_for_the_better)
     fill(&a, &record);
     fill(&b, &record);
     strcpy(b.device.name, "another <device>");
-    b.caps.tier = VKM_TIER_SUBGROUP;
+    b.caps.tiers = VKM_TIER_BIT(VKM_TIER_BASELINE) | VKM_TIER_BIT(VKM_TIER_SUBGROUP);
     for (uint32_t i = 0; i < b.n_rows; i++)
         for (uint32_t k = 0; k < b.rows[i].n_figures; k++) {
             struct bench_figure *f = &b.rows[i].figures[k];

@@ -223,23 +223,23 @@ static void check_layer(const char *caps)
         driver_close(device, &log);
         cr_skip_test("the device is no CPU driver with device addresses, or one that compiles these kernels for minutes");
     }
-    const struct bench_case cases[] = {{1, BENCH_UNIFORM}, {6, BENCH_ZIPF}, {1 << 14, BENCH_UNIFORM}};
+    const struct bench_case cases[] = {{1, BENCH_UNIFORM}, {10, BENCH_ZIPF}, {1 << 14, BENCH_UNIFORM}};
     bool small = report.caps.storage_range <= 1 << 24;
     OK(bench_layer_shape(&quick, device, &report, &tiny, bench_type_find("f32", 3), cases, small ? 3 : 2, &err));
-    const char *one = "shape=tiny type=f32 tokens=1 routing=uniform", *six = "shape=tiny type=f32 tokens=6 routing=zipf";
+    const char *one = "shape=tiny type=f32 tokens=1 routing=uniform", *ten = "shape=tiny type=f32 tokens=10 routing=zipf";
     char key[192];
     cr_expect_eq(figure(&report, "layer", one, "experts"), 2);
     cr_expect_eq(figure(&report, "layer", one, "padded rows"), 1);
     cr_expect_eq(figure(&report, "layer", one, "bytes/min"), 1);
-    cr_expect(figure(&report, "layer", one, "speed") > 0 && figure(&report, "layer", six, "speed") > 0);
-    cr_expect(figure(&report, "layer", six, "padded rows") >= 1 && figure(&report, "layer", six, "bytes/min") >= 1);
+    cr_expect(figure(&report, "layer", one, "speed") > 0 && figure(&report, "layer", ten, "speed") > 0);
+    cr_expect(figure(&report, "layer", ten, "padded rows") >= 1 && figure(&report, "layer", ten, "bytes/min") >= 1);
     static const char *const steps[] = {"moe_router", "moe_topk", "moe_count", "moe_permute", "moe_gate_up", "moe_down", "shared_gate_up", "shared_down", "moe_combine"};
     for (size_t i = 0; i < VKM_COUNT(steps); i++) {
-        snprintf(key, sizeof key, "%s step=%s", six, steps[i]);
+        snprintf(key, sizeof key, "%s step=%s", ten, steps[i]);
         cr_expect(figure(&report, "step", key, "bytes") > 0);
         cr_expect(figure(&report, "step", key, "time") > 0);
     }
-    snprintf(key, sizeof key, "%s step=moe_down", six);
+    snprintf(key, sizeof key, "%s step=moe_down", ten);
     cr_expect_eq(figure(&report, "step", key, "empty workgroups"), 0);
     if (small) cr_expect(isnan(bench_find(&report, "layer", "shape=tiny type=f32 tokens=16384", "wall")) && report.n_rows == 2 + 7 + 9 + 1 && report.n_notes > 0, "the case that does not fit is no row: %u rows", report.n_rows);
     bench_report_free(&report);
@@ -279,6 +279,16 @@ Test(bench_roofline, every_ceiling_is_measured)
     cr_expect(figure(&report, "roofline", "kind=dispatch", "time") > 0);
     if (report.caps.fp16) cr_expect(figure(&report, "roofline", BENCH_CEILING_F16, "rate") > 0);
     else cr_expect(isnan(bench_find(&report, "roofline", BENCH_CEILING_F16, "rate")));
+    if (report.caps.int8dot) cr_expect(figure(&report, "roofline", BENCH_CEILING_INT8, "rate") > 0);
+    else cr_expect(isnan(bench_find(&report, "roofline", BENCH_CEILING_INT8, "rate")));
+    bool has_matrices = vkm_kernel_tier(device, "bench_matrix", "f16_f32", VKM_TIERS_ALL) == VKM_TIER_COOPMAT;
+    for (uint32_t i = 0; i < report.caps.n_matrices; i++) {
+        const struct vkm_matrix *m = &report.caps.matrices[i];
+        char key[80];
+        snprintf(key, sizeof key, BENCH_CEILING_MATRIX, m->type, m->to, m->m, m->n, m->k);
+        if (has_matrices) cr_expect(figure(&report, "roofline", key, "rate") > 0);
+        else cr_expect(isnan(bench_find(&report, "roofline", key, "rate")));
+    }
     uint32_t rows = report.n_rows;
     OK(bench_ceilings(&quick, device, &report, &err));                      /* has them all */
     cr_expect_eq(report.n_rows, rows);

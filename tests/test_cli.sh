@@ -158,7 +158,7 @@ status "all sampling options" 0 run -p "$prompt" -n 4 --temp 1 --top-k 0 --top-p
 is "a closed pipe is no error" "${PIPESTATUS[0]}" 0
 case $(cat err) in *rror*|*roken*) no "a closed pipe is quiet" "$(cat err)" ;; *) ok ;; esac
 "$vkmoe" run -p "$prompt" -n 4 --seed 7 >/dev/full 2>err; is "a full disk is an error" $? 1
-if command -v script >/dev/null; then
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then      # there is such a program, and pseudo-terminals are to be had
     terminal() { TERM=xterm script -qec "$vkmoe run -p 'The storm' -n 4 --seed 1" /dev/null </dev/null 2>&1; }
     has "a terminal shows the prompt dimmed" "$(terminal)" $'\033[2m'
     case $(NO_COLOR=1 terminal) in *$'\033['*) no "NO_COLOR is respected" ;; *) ok ;; esac

@@ -105,21 +105,28 @@ Test(host, results_have_names_and_texts)
 
 Test(host, caps_only_ever_lower)
 {
+    const uint32_t B = VKM_TIER_BIT(VKM_TIER_BASELINE), S = VKM_TIER_BIT(VKM_TIER_SUBGROUP), F = VKM_TIER_BIT(VKM_TIER_FP16), I = VKM_TIER_BIT(VKM_TIER_INT8DOT), M = VKM_TIER_BIT(VKM_TIER_COOPMAT);
     const struct vkm_caps full = {.storage_range = 1 << 27, .slabs = 20, .kv_slabs = 4, .invocations = 1024, .shared_bytes = 65536, .workgroup_size_x = 1024, .heap_bytes = 1 << 30,
-                                  .subgroup = true, .fp16 = true, .subgroup_size = 32, .tier = VKM_TIER_FP16, .unified_memory = true};
+                                  .subgroup = true, .fp16 = true, .int8dot = true, .coopmat = true, .subgroup_size = 32, .tiers = B | S, .unified_memory = true};
     vkm_error err = {0};
     struct vkm_caps c = full;
     OK(vkm_caps_clamp(&c, NULL, &err));
     OK(vkm_caps_clamp(&c, "all,range=999999999,slabs=999,invocations=9999", &err));
     cr_expect_eq(memcmp(&c, &full, sizeof c), 0);
     OK(vkm_caps_clamp(&c, "fp16,range=1048577,slabs=1,kv_slabs=2,heap=1000,staged", &err));
-    cr_expect(c.tier == VKM_TIER_FP16 && c.storage_range == 1048576 && c.slabs == 1 && c.kv_slabs == 2 && c.heap_bytes == 1000 && !c.unified_memory);
+    cr_expect(c.tiers == (B | S | F) && c.storage_range == 1048576 && c.slabs == 1 && c.kv_slabs == 2 && c.heap_bytes == 1000 && !c.unified_memory);
+    OK(vkm_caps_clamp(&c, "int8dot", &err));
+    cr_expect(c.tiers == (B | S | F | I));                      /* beside each other */
     OK(vkm_caps_clamp(&c, "subgroup", &err));
-    cr_expect(c.tier == VKM_TIER_SUBGROUP && !c.fp16 && c.subgroup && c.subgroup_size == 32 && c.invocations == 1024);
+    cr_expect(c.tiers == (B | S) && !c.fp16 && !c.int8dot && !c.coopmat && c.subgroup && c.subgroup_size == 32 && c.invocations == 1024);
     OK(vkm_caps_clamp(&c, "baseline,invocations=64", &err));
-    cr_expect(c.tier == VKM_TIER_BASELINE && !c.subgroup && c.subgroup_size == 1 && c.invocations == 64 && c.shared_bytes == 16384);
-    OK(vkm_caps_clamp(&c, "fp16", &err));
-    cr_expect_eq(c.tier, VKM_TIER_BASELINE);
+    cr_expect(c.tiers == B && !c.subgroup && c.subgroup_size == 1 && c.invocations == 64 && c.shared_bytes == 16384);
+    OK(vkm_caps_clamp(&c, "fp16,int8dot", &err));
+    cr_expect_eq(c.tiers, B);                                   /* what was taken away does not come back */
+    c = full;
+    c.int8dot = false;
+    OK(vkm_caps_clamp(&c, "int8dot,coopmat", &err));
+    cr_expect_eq(c.tiers, B | S | M);                           /* one without the other */
 
     static const char *const wrong[] = {"fast", "baseline,", ",baseline", "range", "range=", "range=x", "range=0", "range=-1", "range=1k", "range=100", "color=3",
                                         "shared=99999999999999999999999", "baseline,,fp16", " baseline"};

@@ -63,6 +63,7 @@ static void begin(struct bench *t)
 {
     vkm_error err = {0};
     OK(vkm_program_create(t->device, "by hand", &t->build.program, &err));
+    t->build.quantised.rows = 0;
 }
 
 /* Runs what was built over t->words, `repeat` times; with audit also as such. */
@@ -105,18 +106,20 @@ static void random_row(struct ref_rng *rng, uint32_t type, uint32_t cols, uint8_
     }
 }
 
-/* rows x cols through repack, slabs, tables and the embedding kernel, in two chunks that lie in different slabs; every value bit for bit. */
-static void check_dequant(struct bench *t, uint32_t type, const char *name, uint32_t cols, bool planes)
+enum { ROWS = 70 };
+
+/* A random matrix of ROWS x cols through repack, slabs and tables, in two chunks that lie in different slabs. Its values, freed by the caller. */
+static float *put_weights(struct bench *t, uint32_t type, uint32_t cols, bool planes, struct vkm_weight *weight)
 {
-    enum { ROWS = 70, CHUNK = 2 };
+    enum { CHUNK = 2 };
     struct ref_rng rng = ref_seed(type * 1000 + cols);
     struct vkm_weight w = {.type = vkm_type_find(type), .rows = ROWS, .cols = cols, .experts = 1, .kb = vkm_div_up(cols, 32), .n_panels = 3, .n_chunks = 2, .chunk_panels = CHUNK, .tab = 10};
     uint32_t panel_words = (uint32_t)(vkm_type_panel_bytes(w.type, w.kb) / 4);
     uint64_t row_bytes = vkm_type_row_bytes(w.type, cols);
     uint8_t *raw = malloc(row_bytes * ROWS);
-    float *expected = malloc(ROWS * cols * sizeof *expected);
+    float *values = malloc(ROWS * cols * sizeof *values);
     uint32_t *slab[2], table[10 + 2 * VKM_CHUNK_WORDS] = {0};
-    cr_assert(raw && expected);
+    cr_assert(raw && values);
     static const uint32_t first_word[2] = {16, 4 * 33};
     for (int i = 0; i < 2; i++) {
         slab[i] = malloc(1 << 20);
@@ -133,11 +136,22 @@ static void check_dequant(struct bench *t, uint32_t type, const char *name, uint
         w.type->repack(rows, cols, w.kb, to);
         if (planes) vkm_panel_planes(w.type, w.kb, to);
     }
-    t->build.shape.scalar_loads = planes;
-    cr_assert(ref_dequant(type, raw, (uint64_t)ROWS * cols, expected));
+    cr_assert(ref_dequant(type, raw, (uint64_t)ROWS * cols, values));
     upload(t, t->slabs[1], slab[0], 1 << 20);
     upload(t, t->slabs[0], slab[1], 1 << 20);
     upload(t, t->tables, table, sizeof table);
+    for (int i = 0; i < 2; i++) free(slab[i]);
+    free(raw);
+    *weight = w;
+    return values;
+}
+
+/* Through the embedding kernel; every value bit for bit. */
+static void check_dequant(struct bench *t, uint32_t type, const char *name, uint32_t cols, bool planes)
+{
+    struct vkm_weight w;
+    float *expected = put_weights(t, type, cols, planes, &w);
+    t->build.shape.scalar_loads = planes;
     struct vkm_region x = {256, w.kb * 32, ROWS};
     for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
     for (uint32_t r = 0; r < ROWS; r++) t->words[r] = (r * 37 + 5) % ROWS;
@@ -152,8 +166,6 @@ static void check_dequant(struct bench *t, uint32_t type, const char *name, uint
             cr_assert(as_bits(e) == as_bits(g) || (e == 0 && g == 0), "%s, %u columns: row %u column %u is %a, not %a", name, cols, r, c, g, e);
         }
     cr_assert_eq(t->words[x.at + ROWS * x.ld], CANARY);
-    for (int i = 0; i < 2; i++) free(slab[i]);
-    free(raw);
     free(expected);
 }
 
@@ -174,19 +186,183 @@ static void check_dequants(const char *caps)
 Test(dequant, exact) { check_dequants(NULL); }
 Test(dequant, exact_baseline_staged) { check_dequants("baseline,staged"); }
 
+/* ---------------------------------------------------------------- integer dot products */
+
+enum { D_X = 0, D_QUANTS = 100000, D_Y = 200000, D_TOKENS = 4, D_COLS = 512 };
+
+/* The int8 row that the device made of x: within half a step of each value, and the sums are those of the quants. What it stands for goes to `values`. */
+static void check_quants(const struct bench *t, uint32_t token, const float *x, double *values)
+{
+    const uint32_t *row = t->words + D_QUANTS + token * VKM_QUANTISED_WORDS(D_COLS / 32), *scales = row + D_COLS / 4;
+    for (uint32_t k = 0; k < D_COLS / 32; k++) {
+        double scale = as_float(scales[2 * k]), largest = 0;
+        int32_t sum = 0;
+        for (uint32_t c = k * 32; c < k * 32 + 32; c++) {
+            int32_t q = (int8_t)(row[c / 4] >> c % 4 * 8);
+            sum += q;
+            values[c] = scale * q;
+            largest = fmax(largest, fabs(x[c]));
+            cr_assert(q >= -127 && fabs(values[c] - x[c]) <= 0.5001 * scale + 1e-30, "token %u column %u: %g as %d times %g", token, c, x[c], q, scale);
+        }
+        cr_assert(fabs(scale - largest / 127) <= 1e-6 * scale + 1e-32, "token %u block %u: scale %g, largest %g", token, k, scale, largest);
+        cr_assert(fabs(as_float(scales[2 * k + 1]) - scale * sum) <= 1e-6 * fabs(scale * sum), "token %u block %u: sum %d", token, k, sum);
+    }
+}
+
+/* Of what the quants stand for the product is right to f32: all that this tier loses is lost in quantise. */
+static void check_dot(struct bench *t, uint32_t type, const char *name)
+{
+    struct vkm_weight w;
+    struct vkm_region x = {D_X, D_COLS, D_TOKENS}, y = {D_Y, 96, D_TOKENS};
+    struct ref_rng rng = ref_seed(type);
+    float *weights = put_weights(t, type, D_COLS, false, &w), values[D_COLS];
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    for (uint32_t i = 0; i < D_TOKENS * D_COLS; i++) t->words[i] = as_bits((float)((ref_uniform(&rng) - 0.5) * exp2(i / 32 % 9 * 8.0 - 32)));    /* blocks of very different sizes */
+    for (uint32_t i = 0; i < 64; i++) t->words[2 * D_COLS + i] = as_bits(i < 32 ? 0 : 1e-38f);
+    float *in = malloc(D_TOKENS * D_COLS * sizeof *in);
+    cr_assert(in);
+    memcpy(in, t->words, D_TOKENS * D_COLS * sizeof *in);
+    begin(t);
+    vkm_error err = {0};
+    t->build.err = &err;
+    t->build.quants = (struct vkm_region){D_QUANTS, 1, D_Y - D_QUANTS};
+    OK(vkm_linear(&t->build, "dot", &w, VKM_NONE, x, y, D_TOKENS));
+    run(t, 1);
+    for (uint32_t n = 0; n < D_TOKENS; n++) {
+        double stands_for[D_COLS];
+        memcpy(values, in + n * D_COLS, sizeof values);
+        check_quants(t, n, values, stands_for);
+        for (uint32_t r = 0; r < ROWS; r++) {
+            double sum = 0, size = 0, got = as_float(t->words[D_Y + n * 96 + r]);
+            for (uint32_t c = 0; c < D_COLS; c++) sum += stands_for[c] * weights[r * D_COLS + c], size += fabs(stands_for[c] * weights[r * D_COLS + c]);
+            cr_assert(fabs(got - sum) <= 2e-6 * size, "%s: token %u row %u is %g, not %g of %g", name, n, r, got, sum, size);
+        }
+        for (uint32_t r = ROWS; r < 96; r++) cr_assert_eq(t->words[D_Y + n * 96 + r], 0);
+    }
+    free(in);
+    free(weights);
+}
+
+static void check_dots(bool gpu_shape)
+{
+    struct bench t;
+    open_bench(&t, "int8dot", gpu_shape);
+    bool can = vkm_device_caps(t.device)->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);
+    for (size_t i = 0; can && i < VKM_COUNT(types); i++)
+        if (vkm_kernel_tier(t.device, "linear", vkm_type_find(types[i].id)->variant, VKM_TIERS_ALL) == VKM_TIER_INT8DOT && (full() || !gpu_shape || types[i].id == REF_Q6_K))
+            check_dot(&t, types[i].id, types[i].name);
+    close_bench(&t);
+    if (!can) cr_skip_test("the device has no integer dot product");
+}
+Test(int8dot, exact_but_for_x) { check_dots(false); }
+Test(int8dot, exact_but_for_x_gpu_shape) { check_dots(true); }
+
+/* ---------------------------------------------------------------- cooperative matrices */
+
+/* Products of what is in reach of f16, values beyond it clamped; x in f16 already, so that what is lost is the rounding of the weights. A tile that is not full. */
+static void check_matrix(struct bench *t, uint32_t type, const char *name)
+{
+    enum { TOKENS = 13 };
+    struct vkm_weight w;
+    struct vkm_region x = {D_X, D_COLS, TOKENS}, y = {D_Y, 96, TOKENS};
+    struct ref_rng rng = ref_seed(type);
+    float *weights = put_weights(t, type, D_COLS, false, &w), in[TOKENS * D_COLS];
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    for (uint32_t i = 0; i < TOKENS * D_COLS; i++) {
+        in[i] = ref_half(ref_to_half((float)(ref_uniform(&rng) - 0.5)));
+        t->words[i] = as_bits(i == 7 ? 1e6f : i == D_COLS + 9 ? -3e38f : in[i]);
+    }
+    in[7] = 65504, in[D_COLS + 9] = -65504;
+    begin(t);
+    vkm_error err = {0};
+    t->build.err = &err;
+    OK(vkm_linear(&t->build, "matrix", &w, VKM_NONE, x, y, TOKENS));
+    run(t, 1);
+    for (uint32_t n = 0; n < TOKENS; n++) {
+        for (uint32_t r = 0; r < ROWS; r++) {
+            double sum = 0, size = 0, got = as_float(t->words[D_Y + n * 96 + r]);
+            for (uint32_t c = 0; c < D_COLS; c++) {
+                double v = fmin(fmax(weights[r * D_COLS + c], -65504), 65504) * in[n * D_COLS + c];
+                sum += v, size += fabs(v);
+            }
+            cr_assert(fabs(got - sum) <= (type == REF_F16 ? 1e-6 : 0x1p-11 + 1e-6) * size + 1e-5, "%s: token %u row %u is %g, not %g of %g", name, n, r, got, sum, size);
+        }
+        for (uint32_t r = ROWS; r < 96; r++) cr_assert_eq(t->words[D_Y + n * 96 + r], 0);
+    }
+    cr_assert_eq(t->words[D_Y + TOKENS * 96], CANARY);
+    free(weights);
+}
+
+static void check_matrices(bool gpu_shape)
+{
+    struct bench t;
+    open_bench(&t, "coopmat", gpu_shape);
+    bool can = vkm_device_caps(t.device)->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT);
+    for (size_t i = 0; can && i < VKM_COUNT(types); i++)
+        if (full() || types[i].id == (gpu_shape ? REF_F16 : REF_Q5_1)) check_matrix(&t, types[i].id, types[i].name);
+    close_bench(&t);
+    if (!can) cr_skip_test("the device or this build has no cooperative matrices");
+}
+Test(coopmat, f16_products) { check_matrices(false); }
+Test(coopmat, f16_products_gpu_shape) { check_matrices(true); }
+
 /* ---------------------------------------------------------------- the router */
 
-enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, TILES = 150000, PERM = 160000 };
+enum { LOGITS = 0, LD = 1056, IDS = 100000, WEIGHTS = 120000, GATE = 140000, S_IDS = 0, S_COUNTS = 140000, S_PERM = 668000, S_TILES = 800000, S_ARGS = 1010000, S_UP = 5, S_DOWN = 7 };
 
 struct route { uint32_t n, n_expert, n_used, score; bool renormalise, gate; float scale; };
 
-static void run_router(struct bench *t, const struct route *c)
+/* perm, tiles and arguments of these ids [n k], compared with a sort in plain C. */
+static void check_sorted(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, uint32_t tile_rows, const uint32_t *ids, const char *what)
+{
+    uint32_t slots = n * k, tiles_max = vkm_moe_tiles_max(n, k, n_expert), piece_tiles = vkm_div_up(tiles_max, pieces);
+    uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4), *owner = malloc(slots * 4);
+    uint8_t *covered = calloc(slots, 1);
+    cr_assert(start && at && owner && covered);
+    for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
+    for (uint32_t e = 0; e < n_expert; e++) start[e + 1] += start[e];
+    for (uint32_t i = 0; i < slots; i++) {
+        uint32_t row = start[ids[i]] + at[ids[i]]++;
+        owner[row] = ids[i];
+        cr_assert_eq(t->words[S_PERM + row], i, "%s: sorted row %u is slot %u, not %u", what, row, t->words[S_PERM + row], i);
+    }
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
+        uint32_t n_tiles = 0;
+        for (uint32_t p = 0; p < pieces; p++) {
+            const uint32_t *args = t->words + S_ARGS + (c * pieces + p) * 6;
+            cr_assert(args[0] == args[3] && args[1] == S_UP && args[4] == S_DOWN && args[2] == 1 && args[5] == 1 && args[0] <= piece_tiles,
+                      "%s, %u slots, %u experts: arguments of class %u, piece %u: %u %u %u, %u %u %u", what, slots, n_expert, c, p, args[0], args[1], args[2], args[3], args[4], args[5]);
+            if (args[0]) cr_assert_eq(n_tiles, p * piece_tiles, "%s: a piece before piece %u of class %u is not full", what, p, c);
+            n_tiles += args[0];
+        }
+        cr_assert_leq(n_tiles, tiles_max, "%s: %u tiles of class %u, room for %u", what, n_tiles, c, tiles_max);
+        for (uint32_t i = 0; i < n_tiles; i++) {
+            const uint32_t *tile = t->words + S_TILES + 2 * (c * tiles_max + i);
+            uint32_t e = tile[0] & 0xffff, rows = tile[0] >> 16, first = tile[1];
+            cr_assert(e < n_expert && rows > 0 && rows <= sizes[c] && rows <= tile_rows && (c == 0 || rows > sizes[c - 1]), "%s: tile %u of class %u has %u rows of expert %u", what, i, c, rows, e);
+            cr_assert(first >= start[e] && first + rows <= start[e + 1], "%s: rows %u to %u are not all of expert %u", what, first, first + rows, e);
+            for (uint32_t r = first; r < first + rows; r++) cr_assert(!covered[r]++, "%s: row %u twice", what, r);
+        }
+        for (uint32_t i = n_tiles; i < tiles_max; i++)
+            cr_assert(t->words[S_TILES + 2 * (c * tiles_max + i)] == CANARY, "%s: a tile behind the last of class %u", what, c);
+    }
+    for (uint32_t r = 0; r < slots; r++) cr_assert(covered[r], "%s: row %u of expert %u is in no tile", what, r, owner[r]);
+    cr_assert(t->words[S_PERM + slots] == CANARY && t->words[S_TILES + 2 * VKM_TILE_CLASSES * tiles_max] == CANARY && t->words[S_ARGS + 6 * VKM_TILE_CLASSES * pieces] == CANARY, "%s", what);
+    free(start);
+    free(at);
+    free(owner);
+    free(covered);
+}
+
+/* few: one workgroup, which sorts too */
+static void run_router(struct bench *t, const struct route *c, bool few)
 {
     struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
         .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
-        .ws_tiles = c->n == 1 ? TILES : VKM_NONE, .ws_perm = c->n == 1 ? PERM : VKM_NONE};
-    struct vkm_step step = {.groups = {c->n, 1, 1}, .push_bytes = sizeof push};
-    const uint32_t lanes = vkm_reduce_lanes(&t->build, (uint64_t)c->n_expert * c->n_expert), spec[] = {lanes, 1, lanes, c->n_expert};
+        .few = few ? c->n : 0, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = vkm_moe_tiles_max(c->n, c->n_used, c->n_expert), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
+    struct vkm_step step = {.groups = {few ? 1 : c->n, 1, 1}, .push_bytes = sizeof push};
+    const uint32_t lanes = vkm_moe_topk_lanes(&t->build, c->n_expert), spec[] = {lanes, 1, lanes, c->n_expert};
     vkm_error err = {0};
     memcpy(step.push, &push, sizeof push);
     t->build.err = &err;
@@ -240,13 +416,15 @@ static void check_random_routes(struct bench *t, const struct route *c)
         if (i % 4 == 2) for (uint32_t e = 0; e < c->n_expert; e++) z[i][e] *= 40;                                    /* all weight on one */
         fill_logits(t, i, c->n_expert + 1, z[i]);
     }
-    run_router(t, c);
+    run_router(t, c, false);
     for (uint32_t i = 0; i < c->n; i++) check_route(t, c, i, z[i], true, what);
-    if (c->n > 1) return;
-    for (uint32_t j = 0; j < c->n_used; j++) {           /* the tile list of a single token */
-        cr_assert_eq(t->words[TILES + 2 * j], t->words[IDS + j] | 1u << 16);
-        cr_assert(t->words[TILES + 2 * j + 1] == j && t->words[PERM + j] == j);
-    }
+    if (c->n > vkm_moe_few_rows(c->n_expert)) return;
+    uint32_t chosen[2][VKM_FEW_ROWS * 32], size = c->n * c->n_used * 4;
+    for (int i = 0; i < 2; i++) memcpy(chosen[i], t->words + (i ? WEIGHTS : IDS), size);
+    for (uint32_t i = IDS; i < WS_WORDS; i++) t->words[i] = CANARY;
+    run_router(t, c, true);
+    for (int i = 0; i < 2; i++) cr_assert_eq(memcmp(chosen[i], t->words + (i ? WEIGHTS : IDS), size), 0, "%s: other bits when sorting too", what);
+    check_sorted(t, c->n, c->n_used, c->n_expert, 1, 16, chosen[0], what);
 }
 
 static const char *const router_caps[] = {NULL, "baseline"};
@@ -256,7 +434,8 @@ Test(router, random_logits)
     static const struct route cases[] = {
         {64, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {64, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1}, {33, 128, 8, VKM_SCORE_SOFTMAX, true, false, 2.5f},
         {17, 32, 8, VKM_SCORE_SELECTED, false, false, 1}, {1, 8, 2, VKM_SCORE_SOFTMAX, true, false, 1}, {1, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1},
-        {5, 1, 1, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 32, 32, VKM_SCORE_SOFTMAX, false, false, 1}, {9, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1}};
+        {5, 1, 1, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 32, 32, VKM_SCORE_SOFTMAX, false, false, 1}, {9, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1},
+        {2, 512, 10, VKM_SCORE_SOFTMAX, true, false, 1}, {8, 128, 8, VKM_SCORE_SOFTMAX, true, false, 1}, {4, 60, 4, VKM_SCORE_SOFTMAX, false, true, 1}, {7, 8, 2, VKM_SCORE_SELECTED, false, false, 1}};
     for (size_t i = 0; i < 2 * VKM_COUNT(router_caps); i++) {
         struct bench t;
         open_bench(&t, router_caps[i / 2], i % 2);
@@ -302,7 +481,7 @@ Test(router, hostile_logits)
         for (uint32_t score = 0; score < 2; score++) {
             struct route c = {VKM_COUNT(cases), 8, 3, score, score == 0, false, 1};
             for (uint32_t k = 0; k < c.n; k++) fill_logits(&t, k, 8, cases[k].z);
-            run_router(&t, &c);
+            run_router(&t, &c, false);
             for (uint32_t k = 0; k + 1 < c.n; k++) check_route(&t, &c, k, cases[k].z, cases[k].weights, cases[k].what);
             for (uint32_t k = 0; k < c.n; k++)
                 for (uint32_t j = 0; j < 3; j++) {
@@ -317,15 +496,13 @@ Test(router, hostile_logits)
 
 /* ---------------------------------------------------------------- the counting sort */
 
-enum { S_IDS = 0, S_COUNTS = 140000, S_PERM = 700000, S_TILES = 850000, S_ARGS = 1000000, S_UP = 5, S_DOWN = 7 };
-
-/* ids [n k] -> perm, tiles, arguments, compared with a sort in plain C. */
+/* ids [n k] -> perm, tiles, arguments */
 static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, const uint32_t *ids, const char *what)
 {
     uint32_t slots = n * k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK), tiles_max = vkm_moe_tiles_max(n, k, n_expert), count_words = vkm_moe_count_words(n, k, n_expert);
-    cr_assert(slots <= S_COUNTS - S_IDS && count_words < S_PERM - S_COUNTS && slots < S_TILES - S_PERM && 8 * tiles_max < S_ARGS - S_TILES);
+    cr_assert(slots <= S_COUNTS - S_IDS && count_words < S_PERM - S_COUNTS && slots < S_TILES - S_PERM && 2 * VKM_TILE_CLASSES * tiles_max < S_ARGS - S_TILES);
     struct vkm_push_moe_sort push = {.ws_ids = S_IDS, .n_slots = slots, .n_expert = n_expert, .ws_counts = S_COUNTS, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = tiles_max,
-                                     .pieces = pieces, .piece_tiles = vkm_div_up(tiles_max, pieces), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN, .tile_rows = slots % 3 ? 16 : 8};
+                                     .pieces = pieces, .piece_tiles = vkm_div_up(tiles_max, pieces), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN, .tile_rows = (const uint32_t[]){8, 16, 64}[slots % 3]};
     uint32_t most = vkm_reduce_lanes(&t->build, (uint64_t)n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);   /* as src/moe/layer.c */
     const uint32_t lanes = most < 64 ? most : 64, spec[] = {lanes, 1, n_expert};
     struct vkm_step count = {.groups = {chunks, 1, 1}, .push_bytes = sizeof push}, permute = count;
@@ -345,43 +522,8 @@ static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_exper
     OK(vkm_build_step(&t->build, "moe_permute", "", spec, 3, &permute, "moe_permute"));
     run(t, 1);
 
-    uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4), *owner = malloc(slots * 4);
-    uint8_t *covered = calloc(slots, 1);
-    cr_assert(start && at && owner && covered);
-    for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
-    for (uint32_t e = 0; e < n_expert; e++) start[e + 1] += start[e];
-    for (uint32_t i = 0; i < slots; i++) {
-        uint32_t row = start[ids[i]] + at[ids[i]]++;
-        owner[row] = ids[i];
-        cr_assert_eq(t->words[S_PERM + row], i, "%s: sorted row %u is slot %u, not %u", what, row, t->words[S_PERM + row], i);
-    }
-    static const uint32_t sizes[] = VKM_TILE_SIZES;
-    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
-        uint32_t n_tiles = 0;
-        for (uint32_t p = 0; p < pieces; p++) {
-            const uint32_t *args = t->words + S_ARGS + (c * pieces + p) * 6;
-            cr_assert(args[0] == args[3] && args[1] == S_UP && args[4] == S_DOWN && args[2] == 1 && args[5] == 1 && args[0] <= push.piece_tiles,
-                      "%s, %u slots, %u experts: arguments of class %u, piece %u: %u %u %u, %u %u %u", what, slots, n_expert, c, p, args[0], args[1], args[2], args[3], args[4], args[5]);
-            if (args[0]) cr_assert_eq(n_tiles, p * push.piece_tiles, "%s: a piece before piece %u of class %u is not full", what, p, c);
-            n_tiles += args[0];
-        }
-        cr_assert_leq(n_tiles, tiles_max, "%s: %u tiles of class %u, room for %u", what, n_tiles, c, tiles_max);
-        for (uint32_t i = 0; i < n_tiles; i++) {
-            const uint32_t *tile = t->words + S_TILES + 2 * (c * tiles_max + i);
-            uint32_t e = tile[0] & 0xffff, rows = tile[0] >> 16, first = tile[1];
-            cr_assert(e < n_expert && rows > 0 && rows <= sizes[c] && rows <= push.tile_rows && (c == 0 || rows > sizes[c - 1]), "%s: tile %u of class %u has %u rows of expert %u", what, i, c, rows, e);
-            cr_assert(first >= start[e] && first + rows <= start[e + 1], "%s: rows %u to %u are not all of expert %u", what, first, first + rows, e);
-            for (uint32_t r = first; r < first + rows; r++) cr_assert(!covered[r]++, "%s: row %u twice", what, r);
-        }
-        for (uint32_t i = n_tiles; i < tiles_max; i++)
-            cr_assert(t->words[S_TILES + 2 * (c * tiles_max + i)] == CANARY, "%s: a tile behind the last of class %u", what, c);
-    }
-    for (uint32_t r = 0; r < slots; r++) cr_assert(covered[r], "%s: row %u of expert %u is in no tile", what, r, owner[r]);
-    cr_assert(t->words[S_PERM + slots] == CANARY && t->words[S_TILES + 8 * tiles_max] == CANARY && t->words[S_ARGS + 24 * pieces] == CANARY && t->words[S_COUNTS + count_words] == CANARY, "%s", what);
-    free(start);
-    free(at);
-    free(owner);
-    free(covered);
+    check_sorted(t, n, k, n_expert, pieces, push.tile_rows, ids, what);
+    cr_assert_eq(t->words[S_COUNTS + count_words], CANARY, "%s", what);
 }
 
 static void check_sorts(const char *caps, bool gpu_shape)
@@ -409,6 +551,11 @@ static void check_sorts(const char *caps, bool gpu_shape)
     for (uint32_t rows = 1; rows <= 40; rows++) {        /* one expert with this many rows, between others: every remainder of 16 */
         for (uint32_t s = 0; s < 64; s++) ids[s] = s < rows ? 3 : s % 2 ? 1 : 6;
         check_sort(&t, 64, 1, 8, 1, ids, "every remainder");
+    }
+    static const uint32_t around[] = {16, 17, 32, 33, 64, 65, 97, 128};
+    for (size_t i = 0; i < VKM_COUNT(around); i++) {     /* likewise with tiles of 64 */
+        for (uint32_t s = 0; s < 131; s++) ids[s] = s < around[i] ? 3 : s % 2 ? 1 : 6;
+        check_sort(&t, 131, 1, 8, 1, ids, "remainders of large tiles");
     }
     close_bench(&t);
 }

@@ -95,31 +95,39 @@ Test(repack, equals_a_plain_one)
 
 /* ---------------------------------------------------------------- whole models */
 
-/* 33 and 80 rows, so that last panels are not whole; an odd number of panels of 16 pairs, so that one is padding. */
+/* 33 and 80 rows, so that last panels are not whole; an odd number of panels of 16 pairs, so that one is padding; 72 and 24 rows of q and k. */
 static struct ref_testmodel odd_model(uint32_t type)
 {
     struct ref_testmodel o = ref_testmodel_default("qwen2moe");
     o.hidden = 256; o.width = 256 + 32; o.shared_width = 80; o.layers = 2; o.experts = 5; o.vocab = 333;
+    o.heads = 3; o.kv_heads = 1; o.head_dim = 24;
     o.type_gate = o.type_up = type;
     return o;
 }
 
-/* Every panel of a matrix against the file. The device's memory is mapped. */
-static void check_weight(const vkm_model *m, const vkm_gguf *g, const struct vkm_weight *w, const char *a, const char *b)
+/* Every panel of a weight against the matrices in the file: gate and up, or those that lie one below the other. The device's memory is mapped. */
+static void check_weight(const vkm_model *m, const vkm_gguf *g, const struct vkm_weight *w, const char *const *names, uint32_t n)
 {
-    const struct vkm_gguf_tensor *ta = vkm_gguf_tensor_find(g, a), *tb = b ? vkm_gguf_tensor_find(g, b) : NULL;
-    cr_assert(ta && (tb || !b), "%s", a);
-    uint32_t each = b ? 16 : 32, words = (uint32_t)(vkm_type_panel_bytes(w->type, w->kb) / 4);
+    const struct vkm_gguf_tensor *t[3];
+    uint32_t each = w->glu ? 16 : 32, words = (uint32_t)(vkm_type_panel_bytes(w->type, w->kb) / 4), first[4] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        t[i] = vkm_gguf_tensor_find(g, names[i]);
+        cr_assert(t[i], "%s", names[i]);
+        first[i + 1] = w->glu ? 0 : first[i] + (uint32_t)vkm_align(t[i]->ne[1], 32);
+    }
+    cr_assert_eq(w->rows, first[n - 1] + t[n - 1]->ne[1]);
+    const char *a = names[0];
     uint64_t row_bytes = vkm_type_row_bytes(w->type, w->cols);
     uint32_t *want = malloc(words * 4);
     cr_assert(want);
     for (uint32_t e = 0; e < w->experts; e++)
         for (uint32_t p = 0; p < w->n_panels; p++) {
             memset(want, 0, words * 4);
-            for (uint32_t r = 0; r < each && p * each + r < w->rows; r++) {
-                uint64_t at = ((uint64_t)e * w->rows + p * each + r) * row_bytes;
-                plain_repack(w->type->id, (const uint8_t *)ta->data + at, w->cols, w->kb, want, r);
-                if (b) plain_repack(w->type->id, (const uint8_t *)tb->data + at, w->cols, w->kb, want, each + r);
+            for (uint32_t r = 0; r < 32; r++) {
+                uint32_t of = r / each, row = p * each + r % each;
+                while (!w->glu && of + 1 < n && row >= first[of + 1]) of++;
+                row -= first[of];
+                if (row < t[of]->ne[1]) plain_repack(w->type->id, (const uint8_t *)t[of]->data + (e * t[of]->ne[1] + row) * row_bytes, w->cols, w->kb, want, r);
             }
             if (vkm_device_caps(m->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, want);
             const uint32_t *entry = m->tables + w->tab + VKM_CHUNK_WORDS * (e * w->n_chunks + p / w->chunk_panels);
@@ -190,15 +198,19 @@ Test(load, every_word_with_any_number_of_threads)
             cr_assert(!watch.elsewhere && watch.done == watch.total && watch.total == m->info.device_bytes);
             cr_assert(threads_went(before), "%u threads were left", count_threads() - before);
             if (vkm_buffer_map(m->slabs[0])) {
-                check_weight(m, g, &m->embedding, "token_embd.weight", NULL);
-                check_weight(m, g, &m->output, "output.weight", NULL);
+                check_weight(m, g, &m->embedding, (const char *const[]){"token_embd.weight"}, 1);
+                check_weight(m, g, &m->output, (const char *const[]){"output.weight"}, 1);
                 for (uint32_t l = 0; l < o.layers; l++) {
-                    char name[4][64];
-                    static const char *const formats[] = {"blk.%u.ffn_gate_exps.weight", "blk.%u.ffn_up_exps.weight", "blk.%u.ffn_down_exps.weight", "blk.%u.attn_q.weight"};
-                    for (int k = 0; k < 4; k++) snprintf(name[k], sizeof name[k], formats[k], l);
-                    check_weight(m, g, &m->layers[l].moe.gate_up, name[0], name[1]);
-                    check_weight(m, g, &m->layers[l].moe.down, name[2], NULL);
-                    check_weight(m, g, &m->layers[l].q, name[3], NULL);
+                    enum { N = 6 };
+                    char text[N][64];
+                    const char *names[N];
+                    static const char *const formats[N] = {"blk.%u.ffn_gate_exps.weight", "blk.%u.ffn_up_exps.weight", "blk.%u.ffn_down_exps.weight",
+                                                           "blk.%u.attn_q.weight", "blk.%u.attn_k.weight", "blk.%u.attn_v.weight"};
+                    for (int k = 0; k < N; k++) { snprintf(text[k], sizeof text[k], formats[k], l); names[k] = text[k]; }
+                    check_weight(m, g, &m->layers[l].moe.gate_up, names, 2);
+                    check_weight(m, g, &m->layers[l].moe.down, names + 2, 1);
+                    cr_assert_eq(m->layers[l].n_qkv, 1);
+                    check_weight(m, g, &m->layers[l].qkv[0].w, names + 3, 3);
                 }
             }
             vkm_model_destroy(m);

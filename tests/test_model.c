@@ -49,7 +49,10 @@ static struct ref_testmodel of_type(const char *arch, uint32_t type, uint64_t se
     return o;
 }
 
-/* A prompt of 33, then three single tokens; and the first three tokens again, singly, for the same bits. */
+/* Tiles of 1, 4 and 8 tokens: those of 16 take a CPU driver seconds to compile for each type, and "bits" has them for some. */
+static uint32_t few_tokens(void) { return full() ? 33 : 7; }
+
+/* A prompt, then three single tokens; and the first three tokens again, singly, for the same bits. */
 static void check_model(struct rig *r, const struct ref_testmodel *o, uint32_t prompt, const char *what)
 {
     struct answers a;
@@ -81,7 +84,7 @@ static void check_type(const char *arch, uint32_t type, const char *name, uint64
     struct ref_testmodel o = of_type(arch, type, seed);
     snprintf(what, sizeof what, "%s %s", arch, name);
     rig_device(&r, NULL);
-    check_model(&r, &o, 33, what);
+    check_model(&r, &o, few_tokens(), what);
     rig_close(&r);
 }
 
@@ -116,6 +119,68 @@ Test(types, scalar_loads_1) { check_scalar_loads("qwen3moe", REF_Q4_0, REF_Q6_K,
 Test(types, scalar_loads_2) { check_scalar_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
 Test(types, scalar_loads_3) { check_scalar_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
 
+/* ---------------------------------------------------------------- tiers that give up exactness
+ * Against the reference, never against vkmoe's own f32; models whose routers decide clearly, for a token with another expert has other logits. All types, in models of mixed types;
+ * prompts in one pass, with tiles of many sizes, then token by token. */
+
+/* seed: of a router that is clear for the prompt and three tokens, by more than what rounding moves it. ragged: gate and up of unlike types, biases, widths of no whole blocks. */
+struct tier_case { const char *arch; uint32_t gate, up, down, attention, output; bool ragged; uint32_t prompt; double margin; uint64_t seed; };
+
+static void check_tier_model(struct rig *r, const struct tier_case *c, double most, bool same_bits, const char *what)
+{
+    struct answers a;
+    struct ref_testmodel o = of_type(c->arch, c->gate, c->seed);
+    uint32_t n = c->prompt + 3;
+    char text[96];
+    o.type_up = c->up; o.type_down = o.type_embd = c->down; o.type_attn = o.type_shared = c->attention; o.type_output = c->output;
+    o.layers = 1; o.experts = 4; o.used = 2;
+    if (c->ragged) { o.hidden = 96; o.heads = 3; o.kv_heads = 1; o.head_dim = 32; o.width = 160; o.vocab = 301; o.shared_width = 96; o.qkv_bias = true; }
+    snprintf(text, sizeof text, "%s, %s of types %u, %u, %u, %u, %u", what, c->arch, c->gate, c->up, c->down, c->attention, c->output);
+    answers_make_apart(&a, o, n, c->margin);
+    rig_load(r, a.path);
+    rig_session(r, (vkm_session_params){.n_ctx = n, .kv_type = VKM_KV_F32});
+    if (!strcmp(what, "gpu shape")) use_gpu_shape(r, 32);
+    float *at_once = check_answers(r, &a, n, 0, most, text), *prefill = check_answers(r, &a, n, c->prompt, most, text), *singly = check_answers(r, &a, 5, 1, most, text);
+    cr_assert(ref_nmse_f32(a.logits, at_once, (size_t)n * a.n_vocab) > 1e-10, "%s: as exact as f32, so not of this tier", text);
+    if (same_bits) {
+        check_same(at_once, prefill, n, a.n_vocab, text);
+        check_same(at_once, singly, 5, a.n_vocab, text);
+    }
+    free(at_once);
+    free(prefill);
+    free(singly);
+    rig_unload(r);
+    answers_free(&a);
+}
+
+static void check_tier(enum vkm_tier tier, const char *caps, const struct tier_case *cases, size_t n, size_t most_cases, double most, bool same_bits, const char *what)
+{
+    struct rig r;
+    rig_device(&r, caps);
+    bool can = vkm_device_caps(r.device)->tiers & VKM_TIER_BIT(tier);
+    for (size_t i = 0; can && i < (full() ? n : most_cases); i++) check_tier_model(&r, &cases[i], most, same_bits, what);
+    rig_close(&r);
+    if (!can) cr_skip_test("the device or this build has no such tier");
+}
+/* most_cases: unless VKMOE_TEST_FULL. lavapipe compiles a kernel of cooperative matrices for seconds. */
+#define TIER_TEST(name, tier, caps, most_cases, most, same_bits, ...) Test(tiers, name) { static const struct tier_case cases[] = {__VA_ARGS__}; \
+    check_tier(tier, caps, cases, VKM_COUNT(cases), most_cases, most, same_bits, #name); }
+
+TIER_TEST(int8dot, VKM_TIER_INT8DOT, "int8dot", 2, NMSE_INT8DOT, true,
+          {"qwen2moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 5, 0.15, 1},
+          {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_Q4_0, true, 6, 0.1, 3})
+TIER_TEST(coopmat, VKM_TIER_COOPMAT, "coopmat", 1, NMSE_COOPMAT, false,
+          {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_F32, true, 43, 0.005, 1},
+          {"qwen2moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 75, 0.005, 1},
+          {"qwen3moe", REF_F16, REF_F16, REF_BF16, REF_F32, REF_BF16, false, 33, 0.005, 1})
+Test(tiers, coopmat_gpu_shape)
+{
+    static const struct tier_case c = {"qwen3moe", REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, false, 75, 0.005, 3};
+    if (!full()) cr_skip_test("only with VKMOE_TEST_FULL: lavapipe compiles its kernels for minutes");
+    check_tier(VKM_TIER_COOPMAT, "coopmat", &c, 1, 1, NMSE_COOPMAT, false, "gpu shape");
+}
+TIER_TEST(both, VKM_TIER_COOPMAT, "int8dot,coopmat", 1, NMSE_INT8DOT, false, {"olmoe", REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0, false, 20, 0.1, 1})
+
 /* The other architectures, with the two types that files mostly have. */
 Test(types, other_architectures)
 {
@@ -127,7 +192,7 @@ Test(types, other_architectures)
             struct ref_testmodel o = of_type(architectures[i], types[t].id, 1);
             char what[64];
             snprintf(what, sizeof what, "%s %s", architectures[i], types[t].name);
-            check_model(&r, &o, 33, what);
+            check_model(&r, &o, few_tokens(), what);
         }
     rig_close(&r);
 }
@@ -198,7 +263,7 @@ static void check_feature(const char *what, struct ref_testmodel o)
     struct rig r;
     o.layers = 2;
     rig_device(&r, NULL);
-    check_model(&r, &o, 33, what);
+    check_model(&r, &o, few_tokens(), what);
     rig_close(&r);
 }
 #define FEATURE(name, arch, ...) Test(features, name) { struct ref_testmodel o = ref_testmodel_default(arch); __VA_ARGS__; check_feature(#name, o); }
@@ -222,6 +287,12 @@ FEATURE(tied_output_quantised, "granitemoe", o.type_embd = REF_Q8_0)
 FEATURE(router_f16, "olmoe", o.type_router = REF_F16)
 FEATURE(router_f16_shared, "qwen2moe", o.seed = 2; o.type_router = REF_F16)
 FEATURE(biases, "qwen3moe", o.qkv_bias = o.o_bias = true)
+FEATURE(biases_behind_padding, "qwen3moe", o.qkv_bias = true; o.hidden = 72; o.heads = 3; o.kv_heads = 1; o.head_dim = 24)   /* 72 and 24 rows: panels that are not whole */
+FEATURE(norms_behind_padding, "olmoe", o.seed = 2; o.hidden = 72; o.heads = 3; o.kv_heads = 1; o.head_dim = 24)
+#define QKV(...) static const uint32_t qkv[3] = {__VA_ARGS__}; o.type_qkv = qkv
+FEATURE(q_k_v_apart, "qwen2moe", o.seed = 2; QKV(REF_Q8_0, REF_F16, REF_Q4_0))
+FEATURE(q_apart, "qwen2moe", o.seed = 2; QKV(REF_F16, REF_Q8_0, REF_Q8_0))
+FEATURE(v_apart, "olmoe", QKV(REF_Q8_0, REF_Q8_0, REF_F16))
 FEATURE(granite_shared, "granitemoe", o.shared_width = 48)
 FEATURE(granite_scales, "granitemoe", o.embd_scale = 3; o.residual_scale = 0.7; o.attn_scale = 0.3; o.logit_scale = 0.5; o.tied = false)
 FEATURE(granite_no_scales, "granitemoe", o.embd_scale = o.residual_scale = o.attn_scale = o.logit_scale = 0)
@@ -327,7 +398,7 @@ static void check_bits(const char *arch, uint32_t type, uint64_t seed, uint32_t 
     rig_open(&r, gpu_subgroup ? "gather" : NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});
     if (gpu_subgroup) use_gpu_shape(&r, gpu_subgroup);
     float *first = check_answers(&r, &a, N, 0, NMSE_F32, what);
-    static const uint32_t steps[] = {0, 1, 7, 16, 33};
+    static const uint32_t steps[] = {0, 1, 4, 7, 16, 33};
     for (size_t i = 0; i < VKM_COUNT(steps); i++) {
         float *again = eval_steps(&r, a.tokens, N, steps[i]);
         check_same(first, again, N, a.n_vocab, what);
@@ -346,7 +417,11 @@ static void check_bits(const char *arch, uint32_t type, uint64_t seed, uint32_t 
 Test(bits, f32) { check_bits("llama", REF_F32, 1, 0); }
 Test(bits, q4_k) { check_bits("qwen2moe", REF_Q4_K, 1, 0); }
 Test(bits, gpu_shapes) { check_bits("qwen2moe", REF_Q8_0, 1, 32); }
-Test(bits, gpu_shapes_64) { check_bits("granitemoe", REF_F32, 2, 64); }
+Test(bits, gpu_shapes_64)
+{
+    if (!full()) cr_skip_test("compiles for long: with VKMOE_TEST_FULL");
+    check_bits("granitemoe", REF_F32, 2, 64);
+}
 
 /* A token's logits do not depend on what comes after it, nor on other tokens of the pass routed to the same experts. */
 Test(bits, prefixes)
@@ -402,14 +477,10 @@ static void check_clamps(const struct ref_testmodel *o, uint32_t n, uint32_t n_c
 Test(clamps, small)
 {
     static const struct clamp_case cases[] = {
-        {"range=1048576", true, 1, 1, 1},
         {"range=131072,slabs=2", true, 4, 2, 1},
-        {"range=65536", true, 10, 1, 6},
         {"range=65536,kv_slabs=2", true, 10, 1, 6},
         {"range=262144,slabs=1", true, 2, 2, 1},
         {"staged", true, 1, 1, 1},
-        {"shared=8192", true, 1, 1, 1},
-        {"invocations=64", true, 1, 1, 1},
         {"baseline,range=131072,slabs=2,shared=16384,invocations=128", false, 4, 2, 1},
     };
     struct ref_testmodel o = ref_testmodel_default("qwen2moe");
@@ -421,7 +492,7 @@ Test(clamps, medium)
 {
     static const struct clamp_case cases[] = {{"range=1048576", true, 10, 1, 2}, {"range=4194304,slabs=2", true, 4, 2, 1}, {"range=2097152,slabs=4,kv_slabs=2,staged", true, 6, 2, 1}};
     struct ref_testmodel o = of_type("qwen3moe", REF_F32, 1);
-    check_clamps(&o, 20, 1024, cases, VKM_COUNT(cases));
+    check_clamps(&o, 8, 1024, cases, VKM_COUNT(cases));
 }
 
 /* Limits of small GPUs, with a GPU's shapes: fewer lanes, fewer splits. */
@@ -431,13 +502,13 @@ Test(clamps, gpu_shapes)
     struct answers a;
     struct ref_testmodel o = ref_testmodel_default("qwen2moe");
     o.seed = 2;
-    answers_make(&a, o, 40);
+    answers_make(&a, o, 8);
     for (size_t i = 0; i < VKM_COUNT(caps); i++) {
         struct rig r;
         rig_open(&r, caps[i], a.path, f32);
         use_gpu_shape(&r, 32);
-        float *at_once = check_answers(&r, &a, 40, 0, NMSE_F32, caps[i]), *singly = check_answers(&r, &a, 40, 1, NMSE_F32, caps[i]);
-        check_same(at_once, singly, 40, a.n_vocab, caps[i]);
+        float *at_once = check_answers(&r, &a, 8, 0, NMSE_F32, caps[i]), *singly = check_answers(&r, &a, 8, 1, NMSE_F32, caps[i]);
+        check_same(at_once, singly, 8, a.n_vocab, caps[i]);
         free(at_once);
         free(singly);
         rig_close(&r);

@@ -120,7 +120,7 @@ void bench_record_clocks(struct bench_record *record);
 #define BENCH_SCHEMA "vkmoe-bench"
 #define BENCH_SCHEMA_VERSION 1
 const char *bench_title(const char *section);      /* "The MoE layer" */
-const char *bench_tier(enum vkm_tier tier);         /* "baseline" */
+const char *bench_tier(const struct vkm_caps *caps, char text[64]);   /* "baseline" */
 void bench_write_text(FILE *out, const struct bench_report *report, const struct bench_record *record);
 void bench_write_md(FILE *out, const struct bench_report *report, const struct bench_record *record);
 void bench_write_csv(FILE *out, const struct bench_report *report, const struct bench_record *record);
@@ -139,7 +139,7 @@ void bench_html_end(FILE *out);
 struct bench_file {
     struct bench_report report;
     struct bench_record record;
-    char tier[32];
+    char tier[64];
     struct json_doc doc;
     const struct bench_row **sorted;       /* by section and key, which are unique */
 };
@@ -169,6 +169,9 @@ vkm_result bench_ceilings(const struct bench_options *o, vkm_device *device, str
 #define BENCH_CEILING_COPY "kind=copy"
 #define BENCH_CEILING_F32  "kind=fma type=f32" /* figure "rate", GFLOP/s */
 #define BENCH_CEILING_F16  "kind=fma type=f16"
-#define BENCH_CEILING_INT8 "kind=dot type=int8"
+#define BENCH_CEILING_INT8 "kind=dot type=int8"   /* GOP/s */
+#define BENCH_CEILING_MATRIX "kind=matrix type=%s to=%s tile=%ux%ux%u"   /* of a vkm_matrix; GFLOP/s or GOP/s */
+/* The highest of those of arithmetic that the report has for the tiers in use, in figure "rate" or "by ..."; NAN: none. */
+double bench_arithmetic(const struct bench_report *report, const char *figure);
 
 #endif

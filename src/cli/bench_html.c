@@ -51,11 +51,11 @@ static void fact(FILE *out, const char *name, const char *text)
 
 static void facts(FILE *out, const struct bench_report *report, const struct bench_record *r)
 {
-    char text[640];
+    char text[640], tier[64];
     fputs("<section><h2>Device and machine</h2>\n<table class=\"facts\"><tbody>\n", out);
     snprintf(text, sizeof text, "%s (%s), Vulkan %u.%u.%u", report->device.driver, report->device.type ? report->device.type : "unknown", report->device.api_major, report->device.api_minor, report->device.api_patch);
     fact(out, "Driver", text);
-    snprintf(text, sizeof text, "%s tier: %s", bench_tier(report->caps.tier), report->device.caps);
+    snprintf(text, sizeof text, "%s tier: %s", bench_tier(&report->caps, tier), report->device.caps);
     fact(out, "In use", text);
     snprintf(text, sizeof text, "%s, %s processors, %s; %s, %s", r->cpu, r->cpus, r->memory, r->os, r->machine);
     fact(out, "Machine", text);

@@ -68,7 +68,7 @@ static void plan_space(const struct layer *l, uint32_t n, struct vkm_space *spac
     struct vkm_layer one = {.moe = l->plan.moe};
     struct vkm_model model = {.h = {.n_layer = 1, .n_embd = s->n_embd, .n_vocab = 32, .n_head = 1, .n_head_kv = 1, .head = 32, .n_expert = s->n_expert, .n_used = s->n_used,
                                     .n_ff = s->n_ff, .n_ff_shared = s->n_ff_shared}, .layers = &one};
-    vkm_space_plan(&model, n, 1, space);
+    vkm_space_plan(&model, l->caps, n, 1, space);
     /* Where a layer's last step leaves the next one's input the router puts its logits: it has to wait for it, as in a model. */
     space->moe.logits.at = space->xn.at;
 }
@@ -121,12 +121,13 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     const struct vkm_space *s = &p->space;
     uint32_t copy = i % l->weights.n_copies;
     const struct vkm_moe moe = bench_weights_moe(&l->plan, copy), *m = &moe;
-    struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)copy * l->weights.n_sets, .layer = -1, .err = l->err};
+    struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)copy * l->weights.n_sets, .layer = -1, .err = l->err,
+                          .quants = s->quants};
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     vkm_shape_choose(l->caps, &b.shape);
     x.at += i * n * x.ld;
-    TRY(vkm_moe_layer(&b, m, &s->moe, x, n));
+    TRY(vkm_moe_layer(&b, m, &s->moe, NULL, x, n));
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     if (m->shared_down.type) c.shared = s->moe.shared_y;
     if (m->shared_gated) c.gate = s->moe.gate;
@@ -269,7 +270,7 @@ static double working_set(const struct layer *l, const struct planned *p)
 static void add_shares(struct layer *l, struct bench_row *row, const struct bench_work *w, double seconds, const char *rate, bool cacheable)
 {
     double read = bench_find(l->report, "roofline", BENCH_CEILING_READ, rate), cached = bench_find(l->report, "roofline", BENCH_CEILING_CACHED, rate);
-    double fma = bench_find(l->report, "roofline", l->caps->tier == VKM_TIER_FP16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, rate);
+    double fma = bench_arithmetic(l->report, rate);
     if (cacheable && cached > read) read = cached;
     if (isnan(read) || isnan(fma)) {
         bench_invalid(row, "of ceiling", "%", "no ceiling was measured");

@@ -315,20 +315,11 @@ static vkm_result profile(struct steps *s, bool prompt, vkm_error *err)
     return VKM_OK;
 }
 
-/* The highest ceiling of arithmetic that this run measured; NAN: none. */
-static double most_flops(const struct bench_report *report)
-{
-    static const char *const keys[] = {BENCH_CEILING_F32, BENCH_CEILING_F16};
-    double most = NAN;
-    for (size_t i = 0; i < VKM_COUNT(keys); i++) most = fmax(most, bench_find(report, "roofline", keys[i], "rate"));    /* fmax leaves out NAN */
-    return most;
-}
-
 /* What the device reached in a step. A rate that no unit of it can reach is an error of ours, in a count or a clock; caches may be faster than memory. */
 static void step_rates(const struct bench *b, struct bench_row *row, const struct step_sum *of, const struct bench_stat *time)
 {
     double read = bench_find(b->report, "roofline", BENCH_CEILING_READ, "rate"), cached = bench_find(b->report, "roofline", BENCH_CEILING_CACHED, "rate");
-    double flops = most_flops(b->report), gb = 1e-9 * of->bytes, gflop = 1e-9 * of->flops, least = fmax(gb / read, gflop / flops), share = 100 * least / time->median;
+    double flops = bench_arithmetic(b->report, "rate"), gb = 1e-9 * of->bytes, gflop = 1e-9 * of->flops, least = fmax(gb / read, gflop / flops), share = 100 * least / time->median;
     if (of->bytes > 0 && gb / time->median > 1.05 * fmax(read, cached) && isfinite(cached)) bench_invalid(row, "bandwidth", "GB/s", "above the ceiling");
     else if (of->bytes > 0) bench_rate(row, "bandwidth", "GB/s", gb, time);
     if (of->flops > 0 && gflop / time->median > 1.05 * flops) bench_invalid(row, "arithmetic", "GFLOP/s", "above the ceiling");

@@ -170,7 +170,7 @@ static void svg_begin(FILE *out, const struct axes *a, const char *label)
 /* ---------------------------------------------------------------- roofline */
 
 struct ceiling { const char *key, *unit; double value; bool memory; };
-enum { CEILINGS = 32 };
+enum { CEILINGS = 48 };
 
 static const struct bench_figure *with_unit(const struct bench_row *row, const char *unit)
 {

@@ -309,6 +309,7 @@ static vkm_result measure_transfer(struct roof *f, enum transfer kind)
 
 static bool always(const struct vkm_caps *caps) { (void)caps; return true; }
 static bool has_fp16(const struct vkm_caps *caps) { return caps->fp16; }
+static bool has_int8dot(const struct vkm_caps *caps) { return caps->int8dot; }
 
 /* bench_fma.comp: after an even number of rounds each accumulator is what it began with. */
 static double fma_sum(uint32_t lane, uint32_t accumulators, uint32_t iterations)
@@ -316,6 +317,15 @@ static double fma_sum(uint32_t lane, uint32_t accumulators, uint32_t iterations)
     double sum = 0;
     (void)iterations;
     for (uint32_t j = 0; j < accumulators * 4; j++) sum += (double)((lane * 7 + j * 13) & 255) / 256;
+    return sum;
+}
+
+/* bench_dot.comp, likewise. */
+static double dot_sum(uint32_t lane, uint32_t accumulators, uint32_t iterations)
+{
+    double sum = 0;
+    (void)iterations;
+    for (uint32_t j = 0; j < accumulators * 4; j++) sum += (lane * 7 + j * 13) & 63;
     return sum;
 }
 
@@ -327,9 +337,11 @@ static const struct alu {
     uint32_t per_lane;                             /* operations of a lane in an iteration for each accumulator */
     bool fused;                                    /* try both values of the constant FUSED */
     double (*stored)(uint32_t lane, uint32_t accumulators, uint32_t iterations);
+    enum vkm_tier tier;                            /* whose kernels it bounds */
 } alus[] = {
-    {BENCH_CEILING_F32, "GFLOP/s", "bench_fma", "f32", always,   NULL,                              8 * 4 * 2, true, fma_sum},
-    {BENCH_CEILING_F16, "GFLOP/s", "bench_fma", "f16", has_fp16, "no 16-bit floats, or clamped away", 8 * 4 * 2, true, fma_sum},
+    {BENCH_CEILING_F32,  "GFLOP/s", "bench_fma", "f32", always,      NULL,                                       8 * 4 * 2, true,  fma_sum, VKM_TIER_BASELINE},
+    {BENCH_CEILING_F16,  "GFLOP/s", "bench_fma", "f16", has_fp16,    "no 16-bit floats, or clamped away",        8 * 4 * 2, true,  fma_sum, VKM_TIER_FP16},
+    {BENCH_CEILING_INT8, "GOP/s",   "bench_dot", "",    has_int8dot, "no integer dot product, or clamped away",  8 * 4 * 8, false, dot_sum, VKM_TIER_INT8DOT},
 };
 
 static const struct { uint32_t lanes, accumulators; } alu_shapes[] = {{8, 2}, {8, 3}, {8, 4}, {64, 2}, {64, 3}, {64, 4}, {128, 4}, {256, 2}, {256, 4}, {256, 8}};
@@ -342,8 +354,9 @@ static uint32_t alu_lanes(const struct roof *f)
     return lanes * 4 <= f->workspace_bytes ? lanes : (uint32_t)(f->workspace_bytes / 4 / 256 * 256);
 }
 
-static vkm_result build_alu_of(struct roof *f, const struct alu *alu, uint32_t shape, uint32_t iterations, vkm_program **program, double *work)
+static vkm_result build_alu_of(struct roof *f, const void *user, uint32_t shape, uint32_t iterations, vkm_program **program, double *work)
 {
+    const struct alu *alu = user;
     uint32_t lanes = alu_shapes[shape % ALU_SHAPES].lanes, accumulators = alu_shapes[shape % ALU_SHAPES].accumulators, all = alu_lanes(f);
     const uint32_t spec[] = {lanes, 1, accumulators, shape / ALU_SHAPES};
     struct vkm_push_bench_alu push = {.n = iterations, .a = -1, .b = 1};
@@ -353,12 +366,15 @@ static vkm_result build_alu_of(struct roof *f, const struct alu *alu, uint32_t s
     return one_step(f, f->bindings, alu->kernel, alu->variant, spec, 4, &step, program);
 }
 
+/* A program of so many iterations. */
+typedef vkm_result (*build_iterations)(struct roof *f, const void *user, uint32_t shape, uint32_t iterations, vkm_program **program, double *work);
+
 /* So many iterations that a run takes a hundredth of a second. */
-static vkm_result build_alu(struct roof *f, const void *user, uint32_t shape, vkm_program **program, double *work)
+static vkm_result build_long_enough(struct roof *f, build_iterations build, const void *user, uint32_t shape, vkm_program **program, double *work)
 {
     uint32_t iterations = 16;
     for (int i = 0; i < 3; i++) {
-        TRY(build_alu_of(f, user, shape, iterations, program, work));
+        TRY(build(f, user, shape, iterations, program, work));
         vkm_result r = bench_run_once(f->device, *program, f->err);
         double start = seconds();
         if (!r) r = bench_run_once(f->device, *program, f->err);
@@ -370,7 +386,12 @@ static vkm_result build_alu(struct roof *f, const void *user, uint32_t shape, vk
         vkm_program_destroy(*program);
         iterations = (uint32_t)fmin(ALU_ITERATIONS_MAX, iterations * fmin(more, 64));
     }
-    return build_alu_of(f, user, shape, iterations, program, work);
+    return build(f, user, shape, iterations, program, work);
+}
+
+static vkm_result build_alu(struct roof *f, const void *user, uint32_t shape, vkm_program **program, double *work)
+{
+    return build_long_enough(f, build_alu_of, user, shape, program, work);
 }
 
 static vkm_result check_alu(struct roof *f, const void *user, uint32_t shape, bool *right)
@@ -409,6 +430,79 @@ static vkm_result measure_alu(struct roof *f, const struct alu *alu)
     }
     const struct ceiling c = {.key = alu->key, .unit = alu->unit, .n_shapes = ALU_SHAPES * (alu->fused ? 2 : 1), .build = build_alu, .check = check_alu, .describe = describe_alu, .user = alu};
     return measure(f, &c);
+}
+
+/* ---------------------------------------------------------------- cooperative matrices */
+
+static const struct { uint32_t subgroups, accumulators; } matrix_shapes[] = {{1, 2}, {1, 4}, {1, 8}, {4, 2}, {4, 4}, {4, 8}, {8, 4}};
+
+/* Workgroups: as many lanes as other arithmetic has, if the workspace holds a matrix a subgroup. */
+static uint32_t matrix_groups(const struct roof *f, const struct vkm_matrix *m, uint32_t subgroups)
+{
+    uint64_t all = alu_lanes(f) / f->caps->subgroup_size, room = f->workspace_bytes / ((uint64_t)m->m * m->n * 4);
+    return (uint32_t)((all < room ? all : room) / subgroups);
+}
+
+static vkm_result build_matrix_of(struct roof *f, const void *user, uint32_t shape, uint32_t iterations, vkm_program **program, double *work)
+{
+    const struct vkm_matrix *m = user;
+    uint32_t subgroups = matrix_shapes[shape].subgroups, accumulators = matrix_shapes[shape].accumulators, groups = matrix_groups(f, m, subgroups);
+    const uint32_t spec[] = {subgroups * f->caps->subgroup_size, 1, accumulators, m->m, m->n, m->k, subgroups};
+    struct vkm_push_bench_alu push = {.n = iterations, .a = m->type[0] == 'u' ? 1 : -1, .b = 1};
+    struct vkm_step step = {.groups = {groups, 1, 1}, .n_writes = 1, .writes = {{NULL, 0, (uint64_t)groups * subgroups * m->m * m->n * 4}},
+                            .flops = (uint64_t)groups * subgroups * iterations * accumulators * 8 * 2 * m->m * m->n * m->k};
+    char variant[16];
+    snprintf(variant, sizeof variant, "%s_%s", m->type, m->to);
+    VKM_STEP_PUSH(step, push);
+    *work = (double)step.flops;
+    if (!groups) return vkm_fail(f->err, VKM_ERR_LIMIT, "the workspace is too small");
+    return one_step(f, f->bindings, "bench_matrix", variant, spec, VKM_COUNT(spec), &step, program);
+}
+
+static vkm_result build_matrix(struct roof *f, const void *user, uint32_t shape, vkm_program **program, double *work)
+{
+    return build_long_enough(f, build_matrix_of, user, shape, program, work);
+}
+
+/* Every accumulator j began with j, and one round with a is left over; unsigned ones grew by K in each round. */
+static vkm_result check_matrix(struct roof *f, const void *user, uint32_t shape, bool *right)
+{
+    const struct vkm_matrix *m = user;
+    uint32_t iterations = 16, accumulators = matrix_shapes[shape].accumulators, n = matrix_groups(f, m, matrix_shapes[shape].subgroups) * matrix_shapes[shape].subgroups * m->m * m->n;
+    double work, expected = accumulators * (accumulators - 1) / 2.0 + (double)accumulators * m->k * (m->type[0] == 'u' ? 8.0 * iterations + 1 : -1.0);
+    const uint32_t *words;
+    vkm_program *program;
+    TRY(build_matrix_of(f, m, shape, iterations, &program, &work));
+    vkm_result r = bench_run_once(f->device, program, f->err);
+    vkm_program_destroy(program);
+    if (r) return r;
+    TRY(read_words(f, n, &words));
+    *right = true;
+    for (uint32_t i = 0; i < n; i++) {
+        float stored;
+        memcpy(&stored, &words[i], 4);
+        *right &= (double)stored == expected;
+    }
+    return VKM_OK;
+}
+
+static void describe_matrix(const struct roof *f, const void *user, uint32_t shape, vkm_text *text)
+{
+    (void)f, (void)user;
+    vkm_textf(text, "%u subgroups a workgroup, %u accumulators each", matrix_shapes[shape].subgroups, matrix_shapes[shape].accumulators);
+}
+
+static void matrix_key(const struct vkm_matrix *m, char key[80]) { snprintf(key, 80, BENCH_CEILING_MATRIX, m->type, m->to, m->m, m->n, m->k); }
+
+static vkm_result measure_matrix(struct roof *f, const struct vkm_matrix *m)
+{
+    char key[80];
+    matrix_key(m, key);
+    const struct ceiling c = {.key = key, .unit = m->type[0] == 'f' ? "GFLOP/s" : "GOP/s", .n_shapes = VKM_COUNT(matrix_shapes), .build = build_matrix, .check = check_matrix,
+                              .describe = describe_matrix, .user = m};
+    if (m->type[0] == 'f' || f->caps->int8) return measure(f, &c);
+    bench_invalid(bench_row_add(f->report, "roofline", "%s", key), "rate", c.unit, "no 8-bit integers in shaders");
+    return VKM_OK;
 }
 
 /* ---------------------------------------------------------------- dispatches, barriers, submissions */
@@ -461,16 +555,33 @@ static vkm_result measure_costs(struct roof *f)
 
 /* ---------------------------------------------------------------- the subcommand */
 
+/* Of the tile that matmuls take. */
+static double matrix_rate(const struct bench_report *report, const struct vkm_caps *caps, const char *figure)
+{
+    char key[80];
+    if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT))) return NAN;
+    matrix_key(&caps->matrix, key);
+    return bench_find(report, "roofline", key, figure);
+}
+
+double bench_arithmetic(const struct bench_report *report, const char *figure)
+{
+    double most = matrix_rate(report, &report->caps, figure);
+    for (size_t i = 0; i < VKM_COUNT(alus); i++)
+        if (report->caps.tiers & VKM_TIER_BIT(alus[i].tier)) most = fmax(most, bench_find(report, "roofline", alus[i].key, figure));    /* fmax leaves out NAN */
+    return most;
+}
+
 /* needed: only what shares refer to, and only what the report does not have yet. */
 static vkm_result measure_all(struct roof *f, bool needed)
 {
     struct { const char *key; enum transfer kind; bool needed; } transfers[] = {{BENCH_CEILING_READ, READ, true}, {BENCH_CEILING_CACHED, READ_CACHED, true}, {BENCH_CEILING_COPY, COPY, false}};
     for (size_t i = 0; i < VKM_COUNT(transfers); i++)
         if (!needed || (transfers[i].needed && isnan(bench_find(f->report, "roofline", transfers[i].key, "rate")))) TRY(measure_transfer(f, transfers[i].kind));
-    for (size_t i = 0; i < VKM_COUNT(alus); i++) {
-        bool used = i == 0 || (f->caps->tier == VKM_TIER_FP16 && !strcmp(alus[i].key, BENCH_CEILING_F16));
-        if (!needed || (used && isnan(bench_find(f->report, "roofline", alus[i].key, "rate")))) TRY(measure_alu(f, &alus[i]));
-    }
+    for (size_t i = 0; i < VKM_COUNT(alus); i++)
+        if (!needed || ((f->caps->tiers & VKM_TIER_BIT(alus[i].tier)) && isnan(bench_find(f->report, "roofline", alus[i].key, "rate")))) TRY(measure_alu(f, &alus[i]));
+    for (uint32_t i = 0; i < (needed ? 0 : f->caps->n_matrices); i++) TRY(measure_matrix(f, &f->caps->matrices[i]));
+    if (needed && isnan(matrix_rate(f->report, f->caps, "rate")) && (f->caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT))) TRY(measure_matrix(f, &f->caps->matrix));
     return needed ? VKM_OK : measure_costs(f);
 }
 
@@ -489,9 +600,12 @@ static vkm_result with_buffers(const struct bench_options *o, vkm_device *device
 
 vkm_result bench_ceilings(const struct bench_options *o, vkm_device *device, struct bench_report *report, vkm_error *err)
 {
-    bool fp16 = vkm_device_caps(device)->tier == VKM_TIER_FP16;
-    if (!isnan(bench_find(report, "roofline", BENCH_CEILING_READ, "rate")) && !isnan(bench_find(report, "roofline", BENCH_CEILING_CACHED, "rate")) && !isnan(bench_find(report, "roofline", fp16 ? BENCH_CEILING_F16 : BENCH_CEILING_F32, "rate"))) return VKM_OK;
-    return with_buffers(o, device, report, true, err);
+    const struct vkm_caps *caps = vkm_device_caps(device);
+    bool all = !isnan(bench_find(report, "roofline", BENCH_CEILING_READ, "rate")) && !isnan(bench_find(report, "roofline", BENCH_CEILING_CACHED, "rate"));
+    for (size_t i = 0; i < VKM_COUNT(alus); i++)
+        if (caps->tiers & VKM_TIER_BIT(alus[i].tier)) all &= !isnan(bench_find(report, "roofline", alus[i].key, "rate"));
+    if (caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) all &= !isnan(matrix_rate(report, caps, "rate"));
+    return all ? VKM_OK : with_buffers(o, device, report, true, err);
 }
 
 int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report)

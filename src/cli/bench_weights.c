@@ -93,7 +93,7 @@ static vkm_result place(struct bench_plan *p, struct vkm_weight *w, bool identit
     if (w->glu && w->n_panels % 2) w->n_panels++;
     uint64_t panel_bytes = vkm_type_panel_bytes(w->type, w->kb), fit = p->slab_limit / panel_bytes;
     if (!fit) return vkm_fail(err, VKM_ERR_LIMIT, "%s: 32 rows are %llu bytes, the device's storage range is %llu", name, (unsigned long long)panel_bytes, (unsigned long long)p->slab_limit);
-    w->chunk_panels = fit < w->n_panels ? (uint32_t)fit : w->n_panels;
+    w->chunk_panels = vkm_chunk_panels(fit, w->n_panels);
     w->n_chunks = vkm_div_up(w->n_panels, w->chunk_panels);
     uint32_t set = p->n_sets ? p->n_sets - 1 : 0, have = p->n_slabs - first_slab_of(p, set);
     if (have + slabs_needed(p, w, panel_bytes, have ? p->slab_bytes[p->n_slabs - 1] : p->slab_limit) > p->set_limit) {

@@ -15,11 +15,10 @@ const char *bench_title(const char *section)
     return section;
 }
 
-const char *bench_tier(enum vkm_tier tier)
+const char *bench_tier(const struct vkm_caps *caps, char text[64])
 {
-    static const char *const names[] = {"baseline", "subgroup", "fp16"};
-    _Static_assert(VKM_COUNT(names) == VKM_TIER_COUNT, "every tier has its name here");
-    return (size_t)tier < VKM_COUNT(names) ? names[tier] : "unknown";
+    vkm_caps_tiers(caps, &(vkm_text){text, 64, 0});
+    return text;
 }
 
 static void device_line(char *text, size_t size, const struct bench_report *report, const struct bench_record *record)
@@ -235,7 +234,8 @@ static void json_device(struct json *j, const struct bench_report *report)
     json_uint(j, "vendor_id", d->vendor_id);
     json_uint(j, "device_id", d->device_id);
     json_uint(j, "memory_bytes", d->memory_bytes);
-    json_str(j, "tier", bench_tier(report->caps.tier));
+    char tier[64];
+    json_str(j, "tier", bench_tier(&report->caps, tier));
     json_str(j, "caps", d->caps);
     json_close(j);
 }

@@ -69,7 +69,7 @@ static const struct option options[] = {
     {CMD_GENERATE, 0, "profile", NULL, FLAG, AT(profile), 0, 0, "Output", "the same with the time that each step took on the device"},
 
     {CMD_DEVICE | CMD_INFO, 0, "device", "N|NAME", TEXT, AT(device), 0, 0, "Device", "number or part of the name, as `vkmoe info` shows them. Default: $VKMOE_DEVICE, else the best"},
-    {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; fp16: 16-bit, less exact arithmetic. Default: $VKMOE_CAPS"},
+    {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; or less exact ones: fp16, int8dot, coopmat. Default: $VKMOE_CAPS"},
     {CMD_GENERATE | CMD_ROOFLINE | CMD_LAYER, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write the pipeline cache ($XDG_CACHE_HOME/vkmoe/pipelines.bin)"},
     {CMD_DEVICE, 0, "validation", NULL, FLAG, AT(validation), 0, 0, "Device", "run under the Khronos validation layer; a message from it fails the command"},
     {CMD_LOGITS, 0, "audit", NULL, FLAG, AT(audit), 0, 0, "Device", "check that every step reads and writes only what it declares; slow"},

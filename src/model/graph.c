@@ -4,11 +4,31 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-/* RMSNorm of n rows of r in place (norms over a whole projection) */
+/* RMSNorm of n rows of r in place (norms over a whole projection; that of q and that of k do not meet) */
 static vkm_result norm_in_place(struct vkm_build *b, const char *label, struct vkm_region r, uint32_t width, uint32_t tab, float eps, uint32_t n)
 {
-    const struct vkm_combine c = {.x = r, .width = width, .tab_norm = tab, .out = r, .eps = eps};
+    const struct vkm_combine c = {.x = r, .width = width, .tab_norm = tab, .out = r, .eps = eps, .concurrent = 1};
     return vkm_combine_norm(b, label, &c, 0, n);
+}
+
+/* q, k and v of n rows, in as few matmuls as their types allow; to[3]: where they are. A matmul's rows have its matrices side by side. */
+static vkm_result projections(struct vkm_build *b, const struct vkm_session *s, const struct vkm_layer *y, uint32_t n, struct vkm_region to[3])
+{
+    const struct vkm_hparams *h = &s->model->h;
+    struct vkm_region all = s->space.qkv;
+    for (uint32_t i = 0, k = 0; i < y->n_qkv; i++) {
+        const struct vkm_projection *p = &y->qkv[i];
+        char label[16];
+        snprintf(label, sizeof label, "attn_%.*s", (int)p->n, "qkv" + k);
+        all.ld = (uint32_t)vkm_align(p->w.rows, VKM_PANEL_ROWS);
+        TRY(vkm_linear(b, label, &p->w, p->tab_bias, s->space.xn, all, n));
+        for (uint32_t end = k + p->n, at = all.at; k < end; k++) {
+            to[k] = (struct vkm_region){at, all.ld, all.rows};
+            at += (uint32_t)vkm_align((k == 0 ? h->n_head : h->n_head_kv) * h->head, VKM_PANEL_ROWS);
+        }
+        all.at += all.ld * all.rows;
+    }
+    return VKM_OK;
 }
 
 static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t layer, uint32_t n, bool one_sequence)
@@ -16,15 +36,14 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
     const struct vkm_hparams *h = &s->model->h;
     const struct vkm_layer *y = &s->model->layers[layer];
     const struct vkm_space *w = &s->space;
-    TRY(vkm_linear(b, "attn_q", &y->q, y->tab_q_bias, w->xn, w->q, n));
-    TRY(vkm_linear(b, "attn_k", &y->k, y->tab_k_bias, w->xn, w->k, n));
-    TRY(vkm_linear(b, "attn_v", &y->v, y->tab_v_bias, w->xn, w->v, n));
+    struct vkm_region qkv[3];
+    TRY(projections(b, s, y, n, qkv));
     struct vkm_attention a = {.n_head = h->n_head, .n_head_kv = h->n_head_kv, .head = h->head, .n_rot = h->n_rot, .neox = h->arch->neox, .kv16 = s->kv16,
         .tab_q_norm = VKM_NONE, .tab_k_norm = VKM_NONE, .tab_rope = s->tab_rope, .tab_kv = s->tab_kv, .eps = h->eps, .clamp = h->clamp_kqv, .scale = h->attention_scale, .n_ctx = s->n_ctx,
-        .q = w->q, .k = w->k, .v = w->v, .out = w->attention, .ws_pos = w->pos, .ws_seq = w->seq, .one_sequence = one_sequence};
+        .q = qkv[0], .k = qkv[1], .v = qkv[2], .out = w->attention, .ws_pos = w->pos, .ws_seq = w->seq, .one_sequence = one_sequence};
     if (y->tab_q_norm != VKM_NONE && y->qk_norm_full) {
-        TRY(norm_in_place(b, "attn_q_norm", w->q, h->n_head * h->head, y->tab_q_norm, h->eps, n));
-        TRY(norm_in_place(b, "attn_k_norm", w->k, h->n_head_kv * h->head, y->tab_k_norm, h->eps, n));
+        TRY(norm_in_place(b, "attn_q_norm", qkv[0], h->n_head * h->head, y->tab_q_norm, h->eps, n));
+        TRY(norm_in_place(b, "attn_k_norm", qkv[1], h->n_head_kv * h->head, y->tab_k_norm, h->eps, n));
     } else {
         a.tab_q_norm = y->tab_q_norm;
         a.tab_k_norm = y->tab_k_norm;
@@ -51,8 +70,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.n_add = 1;
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
-        TRY(vkm_combine_norm(b, "ffn_norm", &c, 0, n));
-        TRY(vkm_moe_layer(b, &y->moe, &w->moe, w->xn, n));
+        TRY(vkm_moe_layer(b, &y->moe, &w->moe, &c, w->xn, n));
         c.n_add = h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;
@@ -87,7 +105,7 @@ static vkm_result head(struct vkm_build *b, struct vkm_session *s, struct vkm_re
 
 static vkm_result build(struct vkm_session *s, struct vkm_recipe r, vkm_program *program, vkm_error *err)
 {
-    struct vkm_build b = {.device = s->model->device, .shape = s->shape, .program = program, .workspace = s->workspace, .sets = s->sets, .layer = -1, .err = err};
+    struct vkm_build b = {.device = s->model->device, .shape = s->shape, .program = program, .workspace = s->workspace, .sets = s->sets, .layer = -1, .err = err, .quants = s->space.quants};
     const struct vkm_space *w = &s->space;
     uint64_t ring = (uint64_t)s->n_seq * VKM_RECENT * 4;
     if (r.n) TRY(body(&b, s, r.n, !r.each_its_own));

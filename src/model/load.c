@@ -81,9 +81,9 @@ static vkm_result matrix(struct loader *l, const char *name, uint32_t cols, uint
 {
     const struct vkm_gguf_tensor *t = find(l, name);
     TRY(shape(l, t, cols, rows, experts));
-    *w = (struct vkm_weight){.rows = rows, .cols = cols, .experts = experts};
+    *w = (struct vkm_weight){.cols = cols, .experts = experts};
     TRY(type_of(l, t, &w->type));
-    return vkm_plan_add(l->plan, w, (struct vkm_source){.tensor = t}, (struct vkm_source){0}, l->name, l->err);
+    return vkm_plan_add(l->plan, w, &(struct vkm_source){.rows = rows, .tensor = t}, 1, l->name, l->err);
 }
 
 /* ---------------------------------------------------------------- experts */
@@ -97,14 +97,14 @@ static vkm_result expert_source(struct loader *l, const char *what, uint32_t col
     if (t) {
         TRY(shape(l, t, cols, rows, experts));
         TRY(type_of(l, t, type));
-        *s = (struct vkm_source){.tensor = t};
+        *s = (struct vkm_source){.rows = rows, .tensor = t};
         return VKM_OK;
     }
     bool gate = !strcmp(what, "gate"), up = !strcmp(what, "up");
     if ((gate || up) && (t = find(l, "ffn_gate_up_exps.weight"))) {
         TRY(shape(l, t, cols, (uint64_t)rows * 2, experts));
         TRY(type_of(l, t, type));
-        *s = (struct vkm_source){.tensor = t, .first_row = up ? rows : 0};
+        *s = (struct vkm_source){.rows = rows, .tensor = t, .first_row = up ? rows : 0};
         return VKM_OK;
     }
     snprintf(name, sizeof name, "ffn_%s.0.weight", what);
@@ -122,24 +122,27 @@ static vkm_result expert_source(struct loader *l, const char *what, uint32_t col
         if (r == VKM_OK && each[e]->type != each[0]->type) r = vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s has another type than expert 0", l->name);
         if (r != VKM_OK) { free((void *)each); return r; }
     }
-    *s = (struct vkm_source){.each = each};
+    *s = (struct vkm_source){.rows = rows, .each = each};
     return VKM_OK;
 }
 
-static vkm_result add_source(struct loader *l, struct vkm_weight *w, const struct vkm_type *type, uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_source a, struct vkm_source b)
+static vkm_result add_source(struct loader *l, struct vkm_weight *w, const struct vkm_type *type, uint32_t cols, uint32_t experts, struct vkm_source s)
 {
-    *w = (struct vkm_weight){.type = type, .rows = rows, .cols = cols, .experts = experts, .glu = b.tensor || b.each};
-    return vkm_plan_add(l->plan, w, a, b, l->name, l->err);
+    *w = (struct vkm_weight){.type = type, .cols = cols, .experts = experts};
+    return vkm_plan_add(l->plan, w, &s, 1, l->name, l->err);
 }
 
 /* gate and up, interleaved when their types are the same (practically always) */
 static vkm_result gate_up(struct loader *l, struct vkm_source gate, const struct vkm_type *gate_type, struct vkm_source up, const struct vkm_type *up_type,
-                          uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_weight *both, struct vkm_weight *g, struct vkm_weight *u)
+                          uint32_t cols, uint32_t experts, struct vkm_weight *both, struct vkm_weight *g, struct vkm_weight *u)
 {
-    if (gate_type == up_type) return add_source(l, both, gate_type, cols, rows, experts, gate, up);
-    vkm_result r = add_source(l, g, gate_type, cols, rows, experts, gate, (struct vkm_source){0});
+    if (gate_type == up_type) {
+        *both = (struct vkm_weight){.type = gate_type, .cols = cols, .experts = experts, .glu = true};
+        return vkm_plan_add(l->plan, both, (const struct vkm_source[]){gate, up}, 2, l->name, l->err);
+    }
+    vkm_result r = add_source(l, g, gate_type, cols, experts, gate);
     if (r != VKM_OK) { free((void *)up.each); return r; }
-    return add_source(l, u, up_type, cols, rows, experts, up, (struct vkm_source){0});
+    return add_source(l, u, up_type, cols, experts, up);
 }
 
 /* The router, with the shared expert's gate as one more row, so that one matmul gives both. */
@@ -155,8 +158,8 @@ static vkm_result router(struct loader *l, struct vkm_moe *moe, uint32_t n_embd)
     if (r != VKM_OK) { free(rows); return r; }
     memcpy(rows + (size_t)n * n_embd, gate, n_embd * sizeof *rows);
     free(gate);
-    moe->router = (struct vkm_weight){.type = vkm_type_find(0), .rows = n + 1, .cols = n_embd, .experts = 1};
-    return vkm_plan_add(l->plan, &moe->router, (struct vkm_source){.own = rows}, (struct vkm_source){0}, l->name, l->err);
+    moe->router = (struct vkm_weight){.type = vkm_type_find(0), .cols = n_embd, .experts = 1};
+    return vkm_plan_add(l->plan, &moe->router, &(struct vkm_source){.rows = n + 1, .own = rows}, 1, l->name, l->err);
 }
 
 static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
@@ -173,9 +176,9 @@ static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
     TRY(expert_source(l, "gate", h->n_embd, h->n_ff, h->n_expert, &gate, &gate_type));
     vkm_result r = expert_source(l, "up", h->n_embd, h->n_ff, h->n_expert, &up, &up_type);
     if (r != VKM_OK) { free((void *)gate.each); return r; }
-    TRY(gate_up(l, gate, gate_type, up, up_type, h->n_embd, h->n_ff, h->n_expert, &moe->gate_up, &moe->gate, &moe->up));
+    TRY(gate_up(l, gate, gate_type, up, up_type, h->n_embd, h->n_expert, &moe->gate_up, &moe->gate, &moe->up));
     TRY(expert_source(l, "down", h->n_ff, h->n_embd, h->n_expert, &down, &down_type));
-    TRY(add_source(l, &moe->down, down_type, h->n_ff, h->n_embd, h->n_expert, down, (struct vkm_source){0}));
+    TRY(add_source(l, &moe->down, down_type, h->n_ff, h->n_expert, down));
     if (!shared) return VKM_OK;
 
     uint32_t width = (uint32_t)shared->ne[1];              /* the tensor decides: early qwen2moe files have no key for it */
@@ -187,12 +190,56 @@ static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
     const struct vkm_gguf_tensor *su = find(l, "ffn_up_shexp.weight");
     TRY(shape(l, su, h->n_embd, width, 1));
     TRY(type_of(l, su, &up_type));
-    TRY(gate_up(l, (struct vkm_source){.tensor = sg}, gate_type, (struct vkm_source){.tensor = su}, up_type, h->n_embd, width, 1,
+    TRY(gate_up(l, (struct vkm_source){.rows = width, .tensor = sg}, gate_type, (struct vkm_source){.rows = width, .tensor = su}, up_type, h->n_embd, 1,
                 &moe->shared_gate_up, &moe->shared_gate, &moe->shared_up));
     return matrix(l, "ffn_down_shexp.weight", width, h->n_embd, 1, &moe->shared_down);
 }
 
 /* ---------------------------------------------------------------- layers */
+
+/* Of n neighbours from `first` on, as their weight has them side by side; zeros where one has none and between them. None has: VKM_NONE. */
+static vkm_result biases(struct loader *l, uint32_t first, uint32_t n, const uint32_t *rows, struct vkm_projection *p)
+{
+    static const char *const names[3] = {"attn_q.bias", "attn_k.bias", "attn_v.bias"};
+    float *all = calloc(p->w.rows, sizeof *all);
+    if (!all) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    bool some = false;
+    vkm_result r = VKM_OK;
+    for (uint32_t i = first, at = 0; r == VKM_OK && i < first + n; at += (uint32_t)vkm_align(rows[i++], VKM_PANEL_ROWS)) {
+        float *v = NULL;
+        r = vector(l, names[i], rows[i], false, &v);
+        if (v) memcpy(all + at, v, rows[i] * sizeof *v);
+        some |= v != NULL;
+        free(v);
+    }
+    p->tab_bias = r == VKM_OK && some ? vkm_plan_table(l->plan, all, p->w.rows) : VKM_NONE;
+    free(all);
+    if (r != VKM_OK) return r;
+    return some && p->tab_bias == VKM_NONE ? vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory") : VKM_OK;
+}
+
+/* q, k and v, with so many rows */
+static vkm_result projections(struct loader *l, struct vkm_layer *y, const uint32_t *rows)
+{
+    static const char *const names[3] = {"attn_q.weight", "attn_k.weight", "attn_v.weight"};
+    struct vkm_source sources[3];
+    const struct vkm_type *types[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct vkm_gguf_tensor *t = find(l, names[i]);
+        TRY(shape(l, t, l->m->h.n_embd, rows[i], 1));
+        TRY(type_of(l, t, &types[i]));
+        sources[i] = (struct vkm_source){.rows = rows[i], .tensor = t};
+    }
+    for (uint32_t i = 0, n; i < 3; i += n) {
+        struct vkm_projection *p = &y->qkv[y->n_qkv++];
+        for (n = 1; i + n < 3 && types[i + n] == types[i]; n++) {}
+        *p = (struct vkm_projection){.w = {.type = types[i], .cols = l->m->h.n_embd, .experts = 1}, .n = n};
+        find(l, names[i]);                                 /* for messages */
+        TRY(vkm_plan_add(l->plan, &p->w, sources + i, n, l->name, l->err));
+        TRY(biases(l, i, n, rows, p));
+    }
+    return VKM_OK;
+}
 
 static vkm_result load_layer(struct loader *l, struct vkm_layer *y)
 {
@@ -207,13 +254,8 @@ static vkm_result load_layer(struct loader *l, struct vkm_layer *y)
         TRY(table(l, "attn_q_norm.weight", y->qk_norm_full ? q : h->head, true, &y->tab_q_norm));
         TRY(table(l, "attn_k_norm.weight", y->qk_norm_full ? kv : h->head, true, &y->tab_k_norm));
     }
-    TRY(matrix(l, "attn_q.weight", h->n_embd, q, 1, &y->q));
-    TRY(matrix(l, "attn_k.weight", h->n_embd, kv, 1, &y->k));
-    TRY(matrix(l, "attn_v.weight", h->n_embd, kv, 1, &y->v));
+    TRY(projections(l, y, (const uint32_t[]){q, kv, kv}));
     TRY(matrix(l, "attn_output.weight", q, h->n_embd, 1, &y->o));
-    TRY(table(l, "attn_q.bias", q, false, &y->tab_q_bias));
-    TRY(table(l, "attn_k.bias", kv, false, &y->tab_k_bias));
-    TRY(table(l, "attn_v.bias", kv, false, &y->tab_v_bias));
     TRY(table(l, "attn_output.bias", h->n_embd, false, &y->tab_o_bias));
     return load_moe(l, &y->moe);
 }

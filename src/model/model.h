@@ -6,11 +6,16 @@
 #include "moe/layer.h"
 #include "nn/build.h"
 
+/* n matrices, neighbours of q, k, v that have the same type: one weight, whose product has them side by side, each from a multiple of VKM_PANEL_ROWS on */
+struct vkm_projection { struct vkm_weight w; uint32_t n, tab_bias; };
+
 struct vkm_layer {
     uint32_t tab_attn_norm, tab_ffn_norm, tab_q_norm, tab_k_norm;   /* words into the tables; VKM_NONE: absent */
     bool qk_norm_full;                                              /* over the whole projection (OLMoE) instead of each head (Qwen3) */
-    uint32_t tab_q_bias, tab_k_bias, tab_v_bias, tab_o_bias;
-    struct vkm_weight q, k, v, o;
+    struct vkm_projection qkv[3];                                   /* n_qkv of them: 1 where q, k and v have one type */
+    uint32_t n_qkv;
+    struct vkm_weight o;
+    uint32_t tab_o_bias;
     struct vkm_moe moe;
 };
 
@@ -35,7 +40,8 @@ struct vkm_model {
 };
 
 /* weights.c: what goes where, then the upload */
-struct vkm_source {                     /* where the rows of a weight come from */
+struct vkm_source {                     /* where rows of a weight come from */
+    uint32_t rows;                              /* of one expert */
     const struct vkm_gguf_tensor *tensor;       /* experts along ne[2], or */
     const struct vkm_gguf_tensor **each;        /* one tensor an expert; owned by the plan */
     uint64_t first_row;
@@ -44,8 +50,10 @@ struct vkm_source {                     /* where the rows of a weight come from 
 struct vkm_plan;
 vkm_result vkm_plan_create(const struct vkm_caps *caps, struct vkm_plan **plan, vkm_error *err);
 void vkm_plan_destroy(struct vkm_plan *plan);
-/* Places a weight: fills everything in *w but type, rows, cols, experts, glu, which are given. b is the up half of a glu pair. On failure own/each are still the plan's. */
-vkm_result vkm_plan_add(struct vkm_plan *plan, struct vkm_weight *w, struct vkm_source a, struct vkm_source b, const char *name, vkm_error *err);
+#define VKM_SOURCES 3
+/* Places a weight that is made of n sources: gate and up of a glu pair, or matrices one below the other, each from the first row of a panel on. Fills everything in *w but
+ * type, cols, experts, glu, which are given. On failure own/each are still the plan's. */
+vkm_result vkm_plan_add(struct vkm_plan *plan, struct vkm_weight *w, const struct vkm_source *sources, uint32_t n, const char *name, vkm_error *err);
 /* Appends n words to the tables; returns where. VKM_NONE when out of memory. */
 uint32_t vkm_plan_table(struct vkm_plan *plan, const void *words, uint32_t n);
 uint64_t vkm_plan_bytes(const struct vkm_plan *plan);

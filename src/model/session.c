@@ -110,12 +110,13 @@ static uint64_t readback_bytes(const struct vkm_session *s) { return ((uint64_t)
 
 static vkm_result plan_workspace(struct vkm_session *s, vkm_error *err)
 {
-    uint64_t range = vkm_device_caps(s->model->device)->storage_range;
+    const struct vkm_caps *caps = vkm_device_caps(s->model->device);
+    uint64_t range = caps->storage_range;
     uint32_t n_batch = s->params.n_batch ? s->params.n_batch : 512;
     if (n_batch > s->n_ctx) n_batch = s->n_ctx;
     for (;; n_batch = (n_batch + 1) / 2) {
         if (n_batch < s->n_seq) n_batch = s->n_seq;        /* a token of each sequence in one pass */
-        vkm_space_plan(s->model, n_batch, s->n_seq, &s->space);
+        vkm_space_plan(s->model, caps, n_batch, s->n_seq, &s->space);
         if (s->space.words * 4 <= range) return VKM_OK;
         if (n_batch == s->n_seq)
             return vkm_fail(err, VKM_ERR_LIMIT, "the workspace for one token of %u sequence%s needs %llu bytes, the device's storage range is %llu", s->n_seq, s->n_seq == 1 ? "" : "s",

@@ -9,8 +9,9 @@ struct vkm_space {
     uint32_t n_batch, n_seq, head_rows;        /* head_rows: rows of logits computed at once */
     uint32_t sampling, recent, tokens, pos, seq;   /* the step state of abi.h: words */
     struct vkm_region last;                    /* [n_seq][n_embd] residual stream after a sequence's last token, where that was evaluated by itself */
-    struct vkm_region x, xn, q, k, v, attention, logits, scratch;
+    struct vkm_region x, xn, qkv, attention, logits, scratch;
     struct vkm_moe_space moe;
+    struct vkm_region quants;                  /* vkm_build.quants; rows 0 without the int8dot tier */
     uint64_t words;
 };
 
@@ -46,7 +47,7 @@ struct vkm_session {
 };
 
 /* space.c */
-void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
+void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */
 vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err);
 /* session.c: runs a recipe and waits; as an audit or profile if the session is for that */

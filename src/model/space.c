@@ -11,7 +11,21 @@ static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width
     return r;
 }
 
-void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s)
+static uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+/* The largest x of a matmul as int8: one at a time is kept. */
+static struct vkm_region take_quants(struct vkm_space *s, const struct vkm_hparams *h)
+{
+    uint32_t b = s->n_batch;
+    uint64_t words = max_u64(vkm_quants_words(b, h->n_embd), vkm_quants_words(b, h->n_head * h->head));
+    words = max_u64(words, max_u64(vkm_quants_words(b * h->n_used, h->n_ff), vkm_quants_words(b, h->n_ff_shared)));
+    words = max_u64(words, vkm_quants_words(s->head_rows, h->n_embd));
+    struct vkm_region r = {(uint32_t)s->words, 1, (uint32_t)words};
+    s->words += vkm_align(words, 32);
+    return r;
+}
+
+void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s)
 {
     const struct vkm_hparams *h = &m->h;
     uint64_t b = n_batch, slots = b * h->n_used;
@@ -27,9 +41,7 @@ void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq,
     s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
     s->xn = take(s, b, h->n_embd);
-    s->q = take(s, b, h->n_head * h->head);
-    s->k = take(s, b, h->n_head_kv * h->head);
-    s->v = take(s, b, h->n_head_kv * h->head);
+    s->qkv = take(s, b, (uint32_t)(vkm_align(h->n_head * h->head, VKM_PANEL_ROWS) + 2 * vkm_align(h->n_head_kv * h->head, VKM_PANEL_ROWS)));
     s->attention = take(s, b, h->n_head * h->head);
     s->logits = take(s, s->head_rows, h->n_vocab);
     s->scratch = take(s, n_seq, h->n_vocab);
@@ -55,4 +67,5 @@ void vkm_space_plan(const struct vkm_model *m, uint32_t n_batch, uint32_t n_seq,
         e->shared_y = take(s, b, h->n_embd);
         if (shared_apart) e->shared_h2 = take(s, b, h->n_ff_shared);
     }
+    if (caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT)) s->quants = take_quants(s, h);
 }

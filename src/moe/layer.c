@@ -6,37 +6,91 @@
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
 uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 8 + (n_expert < slots ? n_expert : slots); }
 
+/* One workgroup compares all experts of each of the tokens with each other, a token at a time: not worth it for hundreds of experts. */
+#define FEW_COMPARISONS (1u << 19)
+uint32_t vkm_moe_few_rows(uint32_t n_expert)
+{
+    uint32_t n = FEW_COMPARISONS / n_expert / n_expert;
+    return n < 1 ? 1 : n < VKM_FEW_ROWS ? n : VKM_FEW_ROWS;
+}
+
+uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { return vkm_reduce_lanes(b, (uint64_t)n_expert * n_expert * vkm_moe_few_rows(n_expert)); }
+
+/* What top-k of n tokens writes. */
+static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
+{
+    const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
+    uint32_t tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert);
+    bool few = n <= vkm_moe_few_rows(m->n_expert);
+    vkm_writes_words(b, step, s->ids.at, n * m->n_used);
+    vkm_writes_words(b, step, s->weights.at, n * m->n_used);
+    if (m->shared_gated) vkm_writes(b, step, s->gate, n);
+    if (few) {
+        vkm_writes_words(b, step, s->perm.at, n * m->n_used);
+        vkm_writes_words(b, step, s->tiles.at, VKM_TILE_CLASSES * 2 * tiles_max);
+        vkm_writes_words(b, step, s->args.at, VKM_TILE_CLASSES * 6);
+    }
+    return (struct vkm_push_moe_topk){.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
+        .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
+        .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = tiles_max, .ws_args = s->args.at,
+        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
+}
+
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
-    struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
-        .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
-        .scale = m->weight_scale, .ws_tiles = n == 1 ? s->tiles.at : VKM_NONE, .ws_perm = n == 1 ? s->perm.at : VKM_NONE};
-    struct vkm_step step = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
+    struct vkm_step step = {.groups = {n <= vkm_moe_few_rows(m->n_expert) ? 1 : n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
+    const struct vkm_push_moe_topk push = choose(b, m, s, n, &step);
     VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, s->logits, n);
-    vkm_writes_words(b, &step, s->ids.at, n * m->n_used);
-    vkm_writes_words(b, &step, s->weights.at, n * m->n_used);
-    if (m->shared_gated) vkm_writes(b, &step, s->gate, n);
-    if (n == 1) { vkm_writes_words(b, &step, s->tiles.at, 2 * m->n_used); vkm_writes_words(b, &step, s->perm.at, m->n_used); }
-    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * m->n_expert);
+    uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
     const uint32_t spec[] = {lanes, 1, lanes, m->n_expert};
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
+}
+
+/* Norm, router and top-k in one workgroup: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. */
+#define ROUTE_ROWS 64
+static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_combine *norm, uint32_t n)
+{
+    const struct vkm_weight *w = &m->router;
+    uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)b->shape.splits * w->rows * w->kb + (uint64_t)m->n_expert * m->n_expert * vkm_moe_few_rows(m->n_expert);
+    uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);      /* those of the three kernels, or its sums would be others */
+    return n <= vkm_moe_few_rows(m->n_expert) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
+           vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
+}
+
+static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *c, uint32_t n)
+{
+    const struct vkm_weight *w = &m->router;
+    struct vkm_step step = {.groups = {1, 1, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (c->width * 4 + w->rows) * 4, .flops = 2ull * n * w->cols * w->rows};
+    const struct vkm_push_moe_route push = {.topk = choose(b, m, s, n, &step), .ws_x = c->x.at, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at, .ld_y = c->y.ld,
+        .tab_norm = c->tab_norm, .ws_xn = c->out.at, .ld_xn = c->out.ld, .residual = c->scale, .eps = c->eps, .tab_weight = w->tab, .kb = w->kb};
+    VKM_STEP_PUSH(step, push);
+    vkm_reads_part(b, &step, c->x, c->width, n);
+    vkm_reads_part(b, &step, c->y, c->width, n);
+    vkm_writes_part(b, &step, c->x, c->width, n);
+    vkm_writes_part(b, &step, c->out, w->kb * VKM_PANEL, n);
+    vkm_writes_part(b, &step, s->logits, w->rows, n);
+    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, lanes, m->n_expert, vkm_tile_rows(n), w->rows, b->shape.splits, b->shape.scalar_loads};
+    return vkm_build_step(b, "moe_route", "", spec, VKM_COUNT(spec), &step, "moe_route");
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
 static uint32_t piece_count(struct vkm_build *b, const struct vkm_moe *m, uint32_t n)
 {
+    if (n <= vkm_moe_few_rows(m->n_expert)) return 1;
     const struct vkm_weight *w = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * n * m->n_used * w->cols * w->rows * (w->glu ? 2 : 1));
     return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
 }
 
-static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, uint32_t groups_up, uint32_t groups_down)
+static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
+    const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
-        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), 
-        .pieces = piece_count(b, m, n), .ws_args = s->args.at, .groups_up = groups_up, .groups_down = groups_down, .tile_rows = b->shape.tile_rows};
+        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert),
+        .pieces = piece_count(b, m, n), .ws_args = s->args.at,
+        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down), .tile_rows = b->shape.tile_rows};
     push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
     if (lanes > 64) lanes = 64;
@@ -58,27 +112,30 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     return vkm_build_step(b, "moe_permute", "", spec, 3, &permute, "moe_permute");
 }
 
-/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece). */
+/* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece), which wait for the same step and not for
+ * each other. One dispatch for all sizes would want a kernel with a body for each, and CPU drivers walk through bodies that are branched around. */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
                           struct vkm_region x, uint32_t x_rows, struct vkm_region y, uint32_t n, bool is_down)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
-    uint32_t pieces = n == 1 ? 1 : piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
+    uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
         if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
         if (sizes[c] > b->shape.tile_rows) break;
         struct vkm_push_matmul push;
+        struct vkm_region in = x;
+        TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
         vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;
-        push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld;
+        push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = y.at; push.ld_y = y.ld;
         push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
         struct vkm_step step = {.groups = {piece_tiles, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
                                 .indirect_offset = ((uint64_t)s->args.at + i * 6 + (is_down ? 3 : 0)) * 4};
         VKM_STEP_PUSH(step, push);
-        vkm_reads(b, &step, x, x_rows);
+        vkm_reads(b, &step, in, x_rows);
         vkm_reads_words(b, &step, push.ws_tiles, 2 * piece_tiles);
         vkm_reads_words(b, &step, s->perm.at, slots);
         if (is_down) vkm_reads_words(b, &step, s->weights.at, slots);
@@ -115,12 +172,16 @@ static vkm_result shared_expert(struct vkm_build *b, const struct vkm_moe *m, co
     return vkm_linear(b, "shared_down", &m->shared_down, VKM_NONE, s->shared_h, s->shared_y, n);
 }
 
-vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)
+vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
 {
-    const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
-    TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
-    TRY(topk(b, m, s, n));
-    if (n > 1) TRY(sort(b, m, s, n, vkm_matmul_groups(&b->shape, up), vkm_matmul_groups(&b->shape, &m->down)));
+    if (norm && routes(b, m, norm, n)) {
+        TRY(route(b, m, s, norm, n));
+    } else {
+        if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
+        TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
+        TRY(topk(b, m, s, n));
+        if (n > vkm_moe_few_rows(m->n_expert)) TRY(sort(b, m, s, n));
+    }
     if (m->gate_up.type) {
         TRY(experts(b, "moe_gate_up", "moe_gate_up", m, s, &m->gate_up, x, n, s->h, n, false));
     } else {

@@ -27,12 +27,17 @@ struct vkm_moe_space {
     struct vkm_region y;                         /* [S][n_embd] by slot */
     struct vkm_region shared_h, shared_h2, shared_y;
 };
+/* Up to so many tokens have no steps for sorting: moe_topk does that. */
+uint32_t vkm_moe_few_rows(uint32_t n_expert);
+/* Lanes of moe_topk; the same for any number of tokens, since they add up its sums */
+uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert);
 /* Words that the pieces above need, for at most n tokens. */
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert);
 uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert);
 
-/* From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token, 5 and more else
- * (a step per tile size), plus 2 for a shared expert. */
-vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n);
+/* norm: the step that adds to the residual stream and makes x of it, which may become part of the router's; NULL if x is there.
+ * From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token and norm (5 where the router has many rows); for few two
+ * more for each tile size beyond the first (1, 4, 8 rows), which wait for the same; for many also two for sorting. Plus 2 for a shared expert. */
+vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
 
 #endif

@@ -17,7 +17,7 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
 /* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
  * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
-void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
+static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel; tiles of 16 are no faster than of 8 and take twice as long to compile */
         *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .tile_rows = 8, .reduce_lanes = caps->subgroup_size,
@@ -25,7 +25,8 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
         return;
     }
     if (caps->type == VKM_TYPE_CPU) {
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .tile_rows = 16, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
+        bool dots = caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);     /* a dozen instructions each there, and many of them take long to compile */
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .tile_rows = dots ? 8 : 16, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
         return;
     }
     uint32_t most = 256;
@@ -35,15 +36,53 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
                             .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
 }
 
-vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
+static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows_per_lane / VKM_PANEL; }
+
+/* Shared memory of matmul_coop.glsl: two blocks of x and of W as f16 in rows of 80 bytes, sums, three words a token. */
+static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t m) { return 2 * (tokens + rows) * 80 + m * rows * 4 + tokens * 12; }
+
+/* The largest tile of tokens that fits shared memory, with four subgroups (fewer where there is less for them to own). lavapipe compiles a
+ * large tile for seconds. Intel's compiler
+ * (of Mesa, dg2 and bmg) spills hundreds of registers at 64 tokens, and tens at 32 with as many subgroups as there are tiles of rows; those of AMD and NVIDIA none at 64. */
+static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
+{
+    bool intel = caps->vendor_id == 0x8086;
+    uint32_t rows = panels_of(s) * VKM_PANEL, tokens = caps->type == VKM_TYPE_CPU ? 16 : intel ? 32 : 64, most = intel ? 8 : 4;
+    if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
+    while (tokens >= VKM_COOPMAT_ROWS && coop_shared_bytes(tokens, rows, caps->matrix.m) > caps->shared_bytes) tokens /= 2;
+    if (tokens < VKM_COOPMAT_ROWS) return;
+    uint32_t tiles = rows / caps->matrix.n, subgroups = tiles < most ? tiles : most;
+    while (subgroups > 1 && subgroups * caps->subgroup_size > caps->invocations) subgroups /= 2;
+    s->matrix = caps->matrix;
+    s->matrix_lanes = subgroups * caps->subgroup_size;
+    s->matrix_each = tiles / subgroups;
+    s->tile_rows = tokens;
+}
+
+void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
+{
+    choose_lanes(caps, s);
+    choose_matrix(caps, s);
+}
+
+/* Adds a step of the module that vkm_kernel_tier chooses among `tiers`. */
+static vkm_result build_step(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
 {
     char text[64];
     if (b->layer >= 0) snprintf(text, sizeof text, "blk.%d.%s", b->layer, label);
     else               snprintf(text, sizeof text, "%s", label);
     step->label = text;
     if (!step->bindings) step->bindings = b->sets[0];
-    TRY(vkm_kernel_get(b->device, kernel, variant, spec, n_spec, &step->kernel, b->err));
+    TRY(vkm_kernel_get_of(b->device, kernel, variant, tiers, spec, n_spec, &step->kernel, b->err));
+    uint64_t begin = (uint64_t)b->quantised.at * 4, end = begin + (uint64_t)b->quantised.rows * b->quantised.ld * 4;
+    for (uint32_t i = 0; i < step->n_writes; i++)
+        if (step->writes[i].buffer == b->workspace && step->writes[i].begin < end && begin < step->writes[i].end) b->quantised.rows = 0;
     return vkm_program_add(b->program, step, b->err);
+}
+
+vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
+{
+    return build_step(b, kernel, variant, VKM_TIERS_ALL, spec, n_spec, step, label);
 }
 
 static void declare(struct vkm_build *b, struct vkm_range *ranges, uint32_t *n, uint32_t at, uint64_t words)
@@ -54,23 +93,56 @@ void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint3
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words) { declare(b, s->writes, &s->n_writes, at, words); }
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * n); }
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * n); }
+void vkm_reads_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n) { declare(b, s->reads, &s->n_reads, r.at, (uint64_t)r.ld * (n - 1) + width); }
+void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n) { declare(b, s->writes, &s->n_writes, r.at, (uint64_t)r.ld * (n - 1) + width); }
 
 
 /* ---------------------------------------------------------------- matmul */
 
+/* The form that a matmul of tiles of n_tile tokens takes. */
+static enum vkm_tier matmul_tier(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile)
+{
+    bool matrices = b->shape.matrix.m && n_tile >= VKM_COOPMAT_ROWS;
+    if (b->shape.scalar_loads) return VKM_TIER_SUBGROUP;
+    return vkm_kernel_tier(b->device, kernel, w->type->variant, matrices ? VKM_TIERS_ALL : VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT));
+}
+
+uint64_t vkm_quants_words(uint32_t n, uint32_t cols) { return (uint64_t)n * VKM_QUANTISED_WORDS(vkm_div_up(cols, 32)); }
+
+vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
+{
+    if (matmul_tier(b, kernel, w, n_tile) != VKM_TIER_INT8DOT) return VKM_OK;
+    const struct vkm_region from = *x, to = {b->quants.at, VKM_QUANTISED_WORDS(w->kb), n};
+    if (vkm_quants_words(n, w->cols) > b->quants.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "no room for %u rows of %u columns as int8", n, w->cols);
+    *x = to;
+    if (b->quantised.at == from.at && b->quantised.ld == from.ld && b->quantised.kb == w->kb && b->quantised.rows >= n) return VKM_OK;
+    struct vkm_push_quantise push = {.ws_x = from.at, .ld_x = from.ld, .ws_out = to.at, .ld_out = to.ld, .kb = w->kb};
+    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * w->kb * (128 + 40)};
+    VKM_STEP_PUSH(s, push);
+    vkm_reads(b, &s, from, n);
+    vkm_writes(b, &s, to, n);
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1};
+    TRY(vkm_build_step(b, "quantise", "", spec, 2, &s, "quantise"));
+    b->quantised.at = from.at, b->quantised.ld = from.ld, b->quantised.kb = w->kb, b->quantised.rows = n;
+    return VKM_OK;
+}
+
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label)
 {
     const struct vkm_shape *s = &b->shape;
-    char name[32];
-    snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
+    enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t parts = (s->splits - 1) * n_tile * s->rows_per_lane * s->lanes;
     const uint32_t spec[] = {s->lanes, s->splits, s->rows_per_lane, n_tile, parts ? parts : 1, w->glu};
-    return vkm_build_step(b, name, w->type->variant, spec, VKM_COUNT(spec), step, label);
+    const uint32_t of_matrix[] = {s->matrix_lanes, 1, panels_of(s), n_tile, s->matrix.m, w->glu, s->matrix.n, s->matrix.k, s->matrix_each};
+    char name[32];
+    snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
+    if (tier == VKM_TIER_COOPMAT) return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
+    return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec), step, label);
 }
 
 uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w)
 {
-    return vkm_div_up(w->n_panels, s->lanes * s->rows_per_lane / VKM_PANEL);
+    return vkm_div_up(w->n_panels, panels_of(s));
 }
 
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *p)
@@ -80,6 +152,14 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
                                   .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
 }
 
+uint32_t vkm_tile_rows(uint32_t n)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint32_t i = 0;
+    while (sizes[i] < n && i + 1 < VKM_COUNT(sizes)) i++;
+    return sizes[i];
+}
+
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
@@ -87,15 +167,17 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
-    push.n = n; push.ws_x = x.at; push.ld_x = x.ld; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
+    push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
     for (uint32_t first = 0; first < n; ) {             /* whole tiles of the largest size, then the smallest tile that holds the rest */
         uint32_t left = n - first, tile = 0;
         while (sizes[tile] < left && sizes[tile] < b->shape.tile_rows) tile++;
         uint32_t tiles = left / sizes[tile] ? left / sizes[tile] : 1, rows = tiles * sizes[tile] < left ? tiles * sizes[tile] : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
-        push.first = first;
+        struct vkm_region in = x;
+        TRY(vkm_matmul_input(b, "linear", w, sizes[tile], &in, n));
+        push.first = first; push.ws_x = in.at; push.ld_x = in.ld;
         VKM_STEP_PUSH(s, push);
-        vkm_reads_words(b, &s, x.at + first * x.ld, rows * x.ld);
+        vkm_reads_words(b, &s, in.at + first * in.ld, rows * in.ld);
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
@@ -119,6 +201,8 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c) { return vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2)); }
+
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
     struct vkm_push_combine_norm push = {
@@ -127,19 +211,20 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
         .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
         .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
-    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
+    struct vkm_step s = {.groups = {n, 1, 1}, .concurrent = c->concurrent, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
+    const struct vkm_region x = {push.ws_x, c->x.ld, n};
     VKM_STEP_PUSH(s, push);
     if (c->x_rows.rows) { vkm_reads(b, &s, c->x, c->x.rows); vkm_reads(b, &s, c->x_rows, n); }
-    else vkm_reads_words(b, &s, push.ws_x, n * c->x.ld);
+    else vkm_reads_part(b, &s, x, c->width, n);
     if (c->n_add) {
         vkm_reads_words(b, &s, push.ws_y, n * c->n_add * c->y.ld);
-        vkm_writes_words(b, &s, push.ws_x, n * c->x.ld);
+        vkm_writes_part(b, &s, x, c->width, n);
     }
     if (c->shared.rows) vkm_reads_words(b, &s, push.ws_shared, n * c->shared.ld);
     if (c->gate.rows) vkm_reads_words(b, &s, push.ws_gate, n * c->gate.ld);
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
-    else if (c->out.rows) vkm_writes(b, &s, c->out, n);
-    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
+    else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
+    uint32_t lanes = vkm_combine_lanes(b, c);
     const uint32_t spec[] = {lanes, 1, lanes};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
 }
@@ -153,15 +238,17 @@ static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv
 
 vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
-    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ws_v = a->v.at, .ld_kv = a->k.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
+    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
         .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
         .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
     struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
     VKM_STEP_PUSH(s, push);
-    vkm_reads(b, &s, a->q, n); vkm_reads(b, &s, a->k, n); vkm_reads(b, &s, a->v, n);
+    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
+    vkm_reads_part(b, &s, a->k, a->n_head_kv * a->head, n);
+    vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_reads_words(b, &s, a->ws_seq, n);
-    vkm_writes(b, &s, a->q, n);
+    vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
@@ -184,7 +271,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set],
                          .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     VKM_STEP_PUSH(s, push);
-    vkm_reads(b, &s, a->q, n);
+    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);

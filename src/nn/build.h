@@ -23,11 +23,15 @@ struct vkm_weight {
 /* A part of the workspace: rows of `ld` words. */
 struct vkm_region { uint32_t at, ld, rows; };
 
+#define VKM_COOPMAT_ROWS 16
+
 /* Workgroup shapes for this device: see vkm_shape_choose. */
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
-    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16 */
+    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16; up to 64 where matrices take tiles from VKM_COOPMAT_ROWS on */
+    struct vkm_matrix matrix;                /* of matmul_coop.glsl, with as many panels a workgroup as the others; m 0: not in use */
+    uint32_t matrix_lanes, matrix_each;      /* local_size_x, EACH */
     uint32_t reduce_lanes;                   /* norm, router, rope */
     uint32_t sample_lanes;
     uint32_t attention_lanes, attention_rows;
@@ -42,6 +46,8 @@ struct vkm_build {
     vkm_bindings *const *sets;
     int layer;                               /* for labels; < 0: none */
     vkm_error *err;
+    struct vkm_region quants;                /* room for rows of x as int8, where the int8dot tier is in use; rows: words */
+    struct { uint32_t at, ld, kb, rows; } quantised;   /* the x that is there at this point of the program; rows 0: none */
 };
 
 /* Puts push constants (a struct of abi.h) into a step. */
@@ -53,6 +59,9 @@ vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *v
 /* Declares the first n rows of a region. */
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
+/* Declares the first `width` words of each of n rows, and what lies between them. */
+void vkm_reads_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
+void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t width, uint32_t n);
 void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
@@ -64,10 +73,17 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 /* matmul pieces shared with src/moe */
 uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *push);
-/* Adds a step of matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") in the form for this device. */
+/* What matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") reads in the form for this device: the first n rows of *x, or of what *x becomes: the same as int8, made by a
+ * step of its own unless the last one was for these rows and nobody has written to them since. */
+vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n);
+/* Words that int8 rows of one x take, for n rows of so many columns. */
+uint64_t vkm_quants_words(uint32_t n, uint32_t cols);
+/* Adds a step of the kernel in that form. */
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
-#define VKM_TILE_SIZES {1, 4, 8, 16}
+#define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64}
+/* The smallest that holds n rows, at most those of the largest */
+uint32_t vkm_tile_rows(uint32_t n);
 
 /* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
@@ -82,7 +98,9 @@ struct vkm_combine {
     struct vkm_region out;                        /* rows 0: none */
     struct vkm_region x_rows, out_rows;           /* u32: the row of x, or of out, for each of the n; rows 0: one after the other */
     float scale, eps;
+    uint32_t concurrent;                          /* as a step's */
 };
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c);
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
 
 /* The KV cache of one layer: units of abi.h, in up to VKM_KV_PARTS slabs of the set */

@@ -216,5 +216,11 @@ const struct vkm_type *vkm_type_find(uint32_t id)
     return NULL;
 }
 
+uint32_t vkm_chunk_panels(uint64_t fit, uint32_t n_panels)
+{
+    if (fit >= n_panels) return n_panels;
+    return (uint32_t)(fit < 4 ? fit : fit / 4 * 4);
+}
+
 uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb) { return (uint64_t)type->row_words(kb) * VKM_PANEL_ROWS * 4; }
 uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols) { return (uint64_t)cols / type->block_cols * type->block_bytes; }

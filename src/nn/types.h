@@ -26,6 +26,8 @@ extern const size_t vkm_type_count;
 /* Turns a repacked panel's planes of 16 bytes a row into four planes of a word a row each, for caps.scalar_loads. In place. */
 void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel);
 
+/* Panels of a chunk where `fit` would lie in a slab: a workgroup, which takes 1, 2 or 4, should find its panels in one chunk, for its slab index has to be uniform. */
+uint32_t vkm_chunk_panels(uint64_t fit, uint32_t n_panels);
 uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb);
 uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols);   /* in the file */
 float vkm_half_to_float(uint16_t h);

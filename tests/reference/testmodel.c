@@ -156,9 +156,9 @@ static void attention(struct builder *b, const struct ref_testmodel *o, uint32_t
 {
     uint64_t nq = (uint64_t)o->heads * o->head_dim, nkv = (uint64_t)o->kv_heads * o->head_dim;
     norm(b, in_layer(i, "attn_norm.weight").text, o->hidden);
-    matrix(b, in_layer(i, "attn_q.weight").text, o->type_attn, o->hidden, nq, 1, 0);
-    matrix(b, in_layer(i, "attn_k.weight").text, o->type_attn, o->hidden, nkv, 1, 0);
-    matrix(b, in_layer(i, "attn_v.weight").text, o->type_attn, o->hidden, nkv, 1, 0);
+    matrix(b, in_layer(i, "attn_q.weight").text, o->type_qkv ? o->type_qkv[0] : o->type_attn, o->hidden, nq, 1, 0);
+    matrix(b, in_layer(i, "attn_k.weight").text, o->type_qkv ? o->type_qkv[1] : o->type_attn, o->hidden, nkv, 1, 0);
+    matrix(b, in_layer(i, "attn_v.weight").text, o->type_qkv ? o->type_qkv[2] : o->type_attn, o->hidden, nkv, 1, 0);
     matrix(b, in_layer(i, "attn_output.weight").text, o->type_attn, nq, o->hidden, 1, 0);
     if (o->qkv_bias) {
         bias(b, in_layer(i, "attn_q.bias").text, nq);

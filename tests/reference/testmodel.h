@@ -11,6 +11,7 @@ struct ref_testmodel {
     uint32_t hidden, layers, heads, kv_heads, head_dim, experts, used, width, vocab /* at least 260 */, context;
     uint32_t shared_width;               /* 0: no shared expert; qwen2moe's has its sigmoid gate, others' have none */
     uint32_t type_gate, type_up, type_down, type_attn /* q, k, v, o */, type_shared, type_embd, type_output, type_router;   /* enum ref_type */
+    const uint32_t *type_qkv;            /* [3] instead of type_attn; NULL: type_attn */
     bool tied;                           /* no output.weight */
     bool qkv_bias, o_bias;
     bool per_expert_tensors;             /* blk.N.ffn_gate.E.weight ... */

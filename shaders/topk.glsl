@@ -1,0 +1,92 @@
+/* What moe_topk and moe_route share: the k best experts of a token, and sorting the slots of few tokens. TOPK: the push constants, vkm_push_moe_topk.
+ * An expert's place is the number of experts that beat it, ties going to the lower index, so there is no loop over choices and no barrier between them.
+ * Comparison is on integer keys in which NaN is lowest: no logit can make an index out of range.
+ * Rules: Mixtral, OLMoE, Qwen-MoE, Granite (softmax over all with or without renormalisation; softmax over the selected). Reference: tests/reference/model.c */
+#include "order.glsl"
+#include "tiles.glsl"
+layout(constant_id = 5) const uint EXPERTS = 8;
+
+shared uint key[EXPERTS];
+shared float chosen[32];
+shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
+shared uint tile_rows[VKM_FEW_ROWS * 32];     /* by slot: rows of its expert where it is that expert's first, else 0 */
+
+float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fffffffu : ~k); }
+
+/* Token t, whose slots begin at `slot` of this workgroup's. */
+void route(uint t, uint slot, uint n_used) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    uint logits = TOPK.ws_logits + t * TOPK.ld_logits;
+    float highest = -3.0e38, sum = 0.0;
+    for (uint e = lane; e < EXPERTS; e += lanes) {
+        key[e] = order(ws.f[logits + e]);
+        if (key[e] != 0) highest = max(highest, ws.f[logits + e]);
+    }
+    for (uint j = lane; j < n_used; j += lanes) { chosen[j] = 0.0; chosen_id[slot + j] = 0; }
+    highest = workgroup_max(highest);
+    for (uint e = lane; e < EXPERTS; e += lanes) if (key[e] != 0) sum += exp(value(key[e]) - highest);
+    sum = workgroup_sum(sum);               /* its barriers also publish key[] */
+    barrier();
+    for (uint e = lane; e < EXPERTS; e += lanes) {
+        uint mine = key[e], place = 0;
+        for (uint o = 0; o < EXPERTS; o++) place += uint(key[o] > mine || (key[o] == mine && o < e));
+        if (place < n_used) {
+            chosen[place] = mine != 0 ? exp(value(mine) - highest) : 0.0;
+            chosen_id[slot + place] = e;
+        }
+    }
+    barrier();
+    float of_chosen = 0.0;
+    for (uint j = 0; j < n_used; j++) of_chosen += chosen[j];
+    float divide = sum;
+    if (TOPK.score == VKM_SCORE_SELECTED) divide = of_chosen;
+    else if (TOPK.renormalise != 0) divide = sum * max(of_chosen / sum, 6.103515625e-5);
+    for (uint j = lane; j < n_used; j += lanes) {
+        wsu.u[TOPK.ws_ids + t * n_used + j] = chosen_id[slot + j];
+        ws.f[TOPK.ws_weight + t * n_used + j] = chosen[j] / divide * TOPK.scale;
+    }
+    if (lane == 0 && TOPK.ws_gate != VKM_NONE) ws.f[TOPK.ws_gate + t] = 1.0 / (1.0 + exp(-ws.f[logits + EXPERTS]));
+}
+
+/* Sorts n slots, stable, and lists a tile for each expert among them: no expert has more rows than there are tokens, and those fit a tile. */
+void sort(uint n) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    for (uint s = lane; s < n; s += lanes) {
+        uint e = chosen_id[s], less = 0, same = 0, before = 0;
+        for (uint o = 0; o < n; o++) {
+            uint other = chosen_id[o];
+            less += uint(other < e);
+            same += uint(other == e);
+            before += uint(other == e && o < s);
+        }
+        wsu.u[TOPK.ws_perm + less + before] = s;
+        tile_rows[s] = before == 0 ? same : 0;
+    }
+    barrier();
+    for (uint s = lane; s < n; s += lanes) {
+        uint rows = tile_rows[s], size = tile_class(rows), e = chosen_id[s], less = 0, at = 0;
+        if (rows == 0) continue;
+        for (uint o = 0; o < n; o++)
+            if (chosen_id[o] < e) {
+                less++;
+                at += uint(tile_rows[o] != 0 && tile_class(tile_rows[o]) == size);
+            }
+        uint tile = TOPK.ws_tiles + 2 * (size * TOPK.tiles_max + at);
+        wsu.u[tile] = e | rows << 16;
+        wsu.u[tile + 1] = less;
+    }
+    for (uint c = lane; c < VKM_TILE_CLASSES; c += lanes) {
+        uint tiles = 0;
+        for (uint o = 0; o < n; o++) tiles += uint(tile_rows[o] != 0 && tile_class(tile_rows[o]) == c);
+        write_arguments(TOPK.ws_args + c * 6, tiles, TOPK.groups_up, TOPK.groups_down);
+    }
+}
+
+/* All of n tokens, by one workgroup. */
+void route_few(uint n, uint n_used) {
+    for (uint t = 0; t < n; t++) {
+        route(t, t * n_used, n_used);
+        barrier();
+    }
+    sort(n * n_used);
+}
