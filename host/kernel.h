@@ -36,8 +36,8 @@ const char *vkm_kernel_name(const vkm_kernel *kernel);      /* "moe_gate_up" */
 const char *vkm_kernel_variant(const vkm_kernel *kernel);   /* "q4_0:subgroup 8,4,16" with the constants, for print and profile */
 /* What the driver's compiler says of the kernels that are compiled from now on is kept; false: the device cannot tell. Drivers may leave such pipelines out of caches. */
 bool vkm_kernels_keep_statistics(vkm_device *device);
-/* `executable`: what the kernel was compiled to, mostly one thing; Intel's compiler makes several, for subgroups of `lanes`. The strings are the driver's and end with the call. */
-typedef void (*vkm_statistic_fn)(void *user, const vkm_kernel *kernel, const char *executable, uint32_t lanes, const char *name, double value);
+/* lanes: of the subgroups that this was compiled for; Intel's compiler makes several of a kernel. The name is the driver's and ends with the call. */
+typedef void (*vkm_statistic_fn)(void *user, const vkm_kernel *kernel, uint32_t lanes, const char *name, double value);
 /* All of them of all kernels that have been compiled since. */
 vkm_result vkm_kernels_statistics(vkm_device *device, vkm_statistic_fn fn, void *user, vkm_error *err);
 /* Writes the pipeline cache to its file now (also done when the device is destroyed). Atomic: temporary file and rename. */

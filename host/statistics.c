@@ -24,7 +24,7 @@ static VkResult tell_executable(vkm_device *device, const struct vkm_kernel *k, 
     if (!all) return VK_ERROR_OUT_OF_HOST_MEMORY;
     for (uint32_t i = 0; i < n; i++) all[i].sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR;
     r = device->vk.vkGetPipelineExecutableStatisticsKHR(device->handle, &which, &n, all);
-    for (uint32_t i = 0; r == VK_SUCCESS && i < n; i++) fn(user, k, executable->name, executable->subgroupSize, all[i].name, value_of(&all[i]));
+    for (uint32_t i = 0; r == VK_SUCCESS && i < n; i++) fn(user, k, executable->subgroupSize, all[i].name, value_of(&all[i]));
     free(all);
     return r;
 }

@@ -18,9 +18,8 @@ static const struct { const char *figure, *unit; int better; const char *names[4
     {"code", "B", -1, {"Code size"}},
 };
 
-static void on_statistic(void *user, const vkm_kernel *kernel, const char *executable, uint32_t lanes, const char *name, double value)
+static void on_statistic(void *user, const vkm_kernel *kernel, uint32_t lanes, const char *name, double value)
 {
-    (void)executable;
     struct bench_report *report = user;
     char variant[96], key[192];
     snprintf(variant, sizeof variant, "%s", vkm_kernel_variant(kernel));           /* "q4_0:subgroup 32,4,2" */

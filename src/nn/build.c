@@ -42,8 +42,8 @@ static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows
 static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t m) { return 2 * (tokens + rows) * 80 + m * rows * 4 + tokens * 12; }
 
 /* The largest tile of tokens that fits shared memory, with four subgroups (fewer where there is less for them to own). lavapipe compiles a
- * large tile for seconds. Intel's compiler
- * (of Mesa, dg2 and bmg) spills hundreds of registers at 64 tokens, and tens at 32 with as many subgroups as there are tiles of rows; those of AMD and NVIDIA none at 64. */
+ * large tile for seconds. Intel's compiler (of Mesa, dg2 and bmg) spills hundreds of registers at 64 tokens, and tens at 32 with as many subgroups as there are tiles
+ * of rows; those of AMD and NVIDIA none at 64. By vendor until a tuner measures it. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     bool intel = caps->vendor_id == 0x8086;
