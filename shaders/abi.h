@@ -12,7 +12,8 @@
 
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
-#define VKM_TILE_CLASSES 6      /* token tiles of 1, 4, 8, 16, 32, 64 rows; the largest in use is the device's (src/nn/build.h) */
+#define VKM_TILE_CLASSES 6      /* token tiles of 1, 4, 8, 16, 32, 64 rows. Rows are cut into tiles one after another, each of the last class c that takes what is left: tile_from[c] <= left */
+#define VKM_TILE_NEVER 255      /* a class not in use */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
@@ -88,6 +89,7 @@ struct vkm_push_moe_topk {
     float scale;
     uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
     uint ws_perm, ws_tiles, tiles_max, ws_args, groups_up, groups_down;
+    uint tile_from[2];                   /* by class, four bytes a word */
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {
@@ -109,7 +111,7 @@ struct vkm_push_moe_sort {
     uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
     uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
     uint groups_up, groups_down;
-    uint tile_rows;                      /* of the largest tiles: 8 to 64 */
+    uint tile_from[2];                   /* by class, four bytes a word */
 };
 
 /* glu: out[row] = silu(gate[row]) * up[row] */

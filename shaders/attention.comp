@@ -14,6 +14,9 @@ layout(constant_id = 5) const uint HEAD = 64;
 layout(constant_id = 6) const uint KV16 = 1;
 layout(constant_id = 7) const uint KPL = 4;        /* keys of a lane: 32 / local_size_x */
 layout(constant_id = 8) const uint DPL = 4;        /* pairs of dimensions of a lane: ceil(HEAD / 2 / local_size_x) */
+layout(constant_id = 9) const uint SUBGROUPS = 0;  /* 1: the workgroup is one subgroup */
+#define ONE_SUBGROUP (SUBGROUPS == 1)
+#include "sync.glsl"
 
 const uint WORDS = KV16 != 0 ? HEAD / 2 : HEAD;    /* of a token of a kv head */
 const uint ROW = 33;                              /* words of p a row: lanes that own rows hit different banks */
@@ -62,11 +65,11 @@ void main() {
         for (uint d = 0; d < HEAD; d += 8)
             [[unroll]] for (int e = 0; e < 8; e += 2)
                 if (HEAD % 8 == 0 || d + e < HEAD) scores(k, d + e, lanes);
-        barrier();                                 /* the last round's p has been read */
+        sync();                                 /* the last round's p has been read */
         [[unroll]] for (int r = 0; r < int(NQ); r++)
             [[unroll]] for (int j = 0; j < int(KPL); j++)
                 p[r * ROW + j * lanes + lane] = round * 32 + j * lanes + lane <= pos[r] ? s[r * KPL + j] * push.scale : -3.0e38;
-        barrier();
+        sync();
         if (lane < NQ) {
             uint row = lane * ROW;
             float m = highest, add = 0.0;
@@ -83,7 +86,7 @@ void main() {
             scale_old[lane] = keep;
             total[lane] = sum;
         }
-        barrier();
+        sync();
         [[unroll]] for (int r = 0; r < int(NQ); r++)
             [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] *= scale_old[r];
         for (uint key = 0; key < 32; key += 4)

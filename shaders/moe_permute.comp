@@ -1,11 +1,12 @@
 #version 450
 /* Counting sort, second half: perm[sorted row] = slot, stable, so an expert's rows are in token order. The first workgroup also lists the tiles and writes the indirect arguments.
- * Tiles: an expert's rows in largest tiles, the rest as one tile of the smallest class (1, 4, 8, 16, 32, 64) that holds it: no empty tile, little padding.
+ * Tiles: see VKM_TILE_CLASSES; no tile is empty.
  * A lane owns a run of neighbouring experts. Workgroups: x = chunks of VKM_SORT_CHUNK slots. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_sort push; };
+#define TILE_FROM push.tile_from
 #include "tiles.glsl"
 layout(constant_id = 4) const uint EXPERTS = 8;
 
@@ -27,8 +28,17 @@ void main() {
         uint rows = 0;
         for (uint c = 0; c < chunks; c++) rows += wsu.u[push.ws_counts + c * EXPERTS + e];
         sums[0] += rows;
-        sums[1 + tile_class(push.tile_rows)] += rows / push.tile_rows;
-        if (rows % push.tile_rows != 0) sums[1 + tile_class(rows % push.tile_rows)]++;
+        uint largest = tile_class(VKM_TILE_NEVER), left = rows;
+        if (left >= tile_from(largest)) {                                   /* at once, for there may be very many */
+            uint tiles = (left - tile_from(largest)) / tile_size(largest) + 1;
+            sums[1 + largest] += tiles;
+            left -= min(left, tiles * tile_size(largest));
+        }
+        while (left > 0) {
+            uint c = tile_class(left);
+            sums[1 + c]++;
+            left -= min(left, tile_size(c));
+        }
     }
     for (int i = 0; i < SUMS; i++) lane_sum[i][lane] = sums[i];
     barrier();
@@ -46,8 +56,8 @@ void main() {
         start[e] = at[0] + before;
         if (chunk == 0) {
             for (uint done = 0; done < rows; ) {
-                uint take = min(push.tile_rows, rows - done), size = tile_class(take);
-                uint tile = push.ws_tiles + 2 * (size * push.tiles_max + at[1 + size]++);
+                uint c = tile_class(rows - done), take = min(rows - done, tile_size(c));
+                uint tile = push.ws_tiles + 2 * (c * push.tiles_max + at[1 + c]++);
                 wsu.u[tile] = e | take << 16;
                 wsu.u[tile + 1] = at[0] + done;
                 done += take;

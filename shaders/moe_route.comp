@@ -9,7 +9,7 @@ layout(push_constant) uniform Push { vkm_push_moe_route push; };
 #include "reduce.glsl"
 #define TOPK push.topk
 #include "topk.glsl"
-layout(constant_id = 6) const uint NT = 8;         /* tokens, at least as many as there are */
+layout(constant_id = 6) const uint NT = 8;         /* 1, or VKM_FEW_ROWS for more tokens */
 layout(constant_id = 7) const uint ROWS = 8;       /* of the router */
 layout(constant_id = 8) const uint SPLITS = 1;     /* parts of the columns, as linear has them */
 layout(constant_id = 9) const uint PLANES = 0;     /* the weights are in planes of words (vkm_panel_planes) */
@@ -42,30 +42,34 @@ vec4 weight(uint slab, uint base, uint row, uint k, uint s) {
     return uintBitsToFloat(uvec4(slabs[slab].w[at], slabs[slab].w[at + 32], slabs[slab].w[at + 64], slabs[slab].w[at + 96]));
 }
 
-float acc[NT];
+const uint EACH = NT < 4 ? NT : 4;                  /* tokens at a time: with 8 Intel's compiler (Mesa, dg2) spills, and lavapipe takes twice as long to compile */
+float acc[EACH];
+
+/* a row's products with tokens from `first` on, of a part of the columns */
+void products(uint slab, uint base, uint row, uint part, uint first, uint n) {
+    [[unroll]] for (int t = 0; t < int(EACH); t++) acc[t] = 0.0;
+    for (uint k = push.kb * part / SPLITS; k < push.kb * (part + 1) / SPLITS; k++)
+        [[unroll]] for (uint s = 0; s < 8; s++) {
+            vec4 w = weight(slab, base, row, k, s);
+            [[unroll]] for (int t = 0; t < int(EACH); t++) {
+                vec4 v = ws4.f[(push.ws_xn + min(first + t, n - 1) * push.ld_xn) / 4 + k * 8 + s];
+                float a = acc[t];
+                a += w.x * v.x; a += w.y * v.y; a += w.z * v.z; a += w.w * v.w;
+                acc[t] = a;
+            }
+        }
+    [[unroll]] for (int t = 0; t < int(EACH); t++) if (first + t < NT) parts[(part * NT + first + t) * ROWS + row] = acc[t];
+}
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, n = min(TOPK.few, NT), n_used = min(TOPK.n_used, 32u);
     for (uint t = 0; t < n; t++) norm(t);
     memoryBarrierBuffer();
-    barrier();
+    sync();
     uint slab = tables.u[push.tab_weight], base = tables.u[push.tab_weight + 1];
-    for (uint i = lane; i < SPLITS * ROWS; i += lanes) {
-        uint row = i % ROWS, part = i / ROWS;
-        [[unroll]] for (int t = 0; t < int(NT); t++) acc[t] = 0.0;
-        for (uint k = push.kb * part / SPLITS; k < push.kb * (part + 1) / SPLITS; k++)
-            [[unroll]] for (uint s = 0; s < 8; s++) {
-                vec4 w = weight(slab, base, row, k, s);
-                [[unroll]] for (int t = 0; t < int(NT); t++) {
-                    vec4 v = ws4.f[(push.ws_xn + min(t, n - 1) * push.ld_xn) / 4 + k * 8 + s];
-                    float a = acc[t];
-                    a += w.x * v.x; a += w.y * v.y; a += w.z * v.z; a += w.w * v.w;
-                    acc[t] = a;
-                }
-            }
-        [[unroll]] for (int t = 0; t < int(NT); t++) parts[(part * NT + t) * ROWS + row] = acc[t];
-    }
-    barrier();
+    for (uint i = lane; i < SPLITS * ROWS; i += lanes)
+        for (uint first = 0; first < n; first += EACH) products(slab, base, i % ROWS, i / ROWS, first, n);
+    sync();
     for (uint i = lane; i < n * ROWS; i += lanes) {
         uint row = i % ROWS, t = i / ROWS;
         float sum = parts[t * ROWS + row];
@@ -73,6 +77,6 @@ void main() {
         ws.f[TOPK.ws_logits + t * TOPK.ld_logits + row] = sum;
     }
     memoryBarrierBuffer();
-    barrier();
+    sync();
     route_few(n, n_used);
 }

@@ -1,7 +1,9 @@
 /* Sum and maximum over a workgroup; every lane gets the result. Baseline: a tree in shared memory; subgroup tier: one subgroup operation, then a word a subgroup.
  * local_size_x is a power of two. */
-layout(constant_id = 4) const uint REDUCE_SHARED = 64;    /* local_size_x, or the number of subgroups */
+layout(constant_id = 4) const uint REDUCE_SHARED = 64;    /* local_size_x; 1: the workgroup is one subgroup */
 shared float reduce_part[REDUCE_SHARED];
+#define ONE_SUBGROUP (REDUCE_SHARED == 1)
+#include "sync.glsl"
 
 #ifdef TIER_BASELINE
 #define REDUCE(name, op)                                                            \
@@ -24,7 +26,7 @@ REDUCE(workgroup_max, max)
 #define REDUCE(name, subgroup_op, op)                                               \
 float name(float v) {                                                               \
     v = subgroup_op(v);                                                             \
-    if (gl_NumSubgroups == 1) return v;                                             \
+    if (ONE_SUBGROUP || gl_NumSubgroups == 1) return v;                           \
     barrier();                                                                      \
     if (subgroupElect()) reduce_part[gl_SubgroupID] = v;                            \
     barrier();                                                                      \

@@ -39,7 +39,7 @@ void main() {
         float inv = 1.0 / sqrt(workgroup_sum(squares) / float(HEAD) + push.eps);
         for (uint i = lane; i < HEAD; i += lanes) v[i] *= inv * tablesf.f[norm + i];
     }
-    barrier();
+    sync();
     if (kind != 2) {
         uint pairs = push.n_rot / 2;
         for (uint j = lane; j < pairs; j += lanes) {
@@ -49,7 +49,7 @@ void main() {
             vec2 r = times(vec2(v[a], v[b]), angle);
             v[a] = r.x; v[b] = r.y;
         }
-        barrier();
+        sync();
     }
     uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;     /* found before q goes its own way: SwiftShader follows the index of a buffer also where no lane is active */
     uint to = kv_unit((kind == 1 ? push.k_unit : push.v_unit) + wsu.u[push.ws_seq + t], slab);

@@ -48,7 +48,7 @@ void penalise() {
         if (first) { float l = logit(id); ws.f[logits + id] = l <= 0.0 ? l * penalty : l / penalty; }
     }
     memoryBarrierBuffer();
-    barrier();
+    sync();
 }
 
 /* key of the k-th largest logit */
@@ -56,17 +56,17 @@ uint kth_largest(uint k) {
     uint prefix = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
         for (uint i = lane; i < 256; i += lanes) histogram[i] = 0;
-        barrier();
+        sync();
         for (uint i = lane; i < push.n_vocab; i += lanes) {
             uint key = order(logit(i));
             if (shift == 24 || key >> (shift + 8) == prefix >> (shift + 8)) atomicAdd(histogram[key >> shift & 255u], 1u);
         }
-        barrier();
+        sync();
         uint bin = 255, left = k;
         while (bin > 0 && histogram[bin] < left) { left -= histogram[bin]; bin--; }
         prefix |= bin << shift;
         k = left;
-        barrier();
+        sync();
     }
     return prefix;
 }
@@ -86,9 +86,9 @@ void main() {
     float temperature = parameter_f(VKM_SAMPLING_TEMPERATURE);
     if (!(temperature > 0.0)) {
         if (lane == 0) found = 0xffffffffu;
-        barrier();
+        sync();
         for (uint i = lane; i < push.n_vocab; i += lanes) if (logit(i) == highest) { atomicMin(found, i); break; }
-        barrier();
+        sync();
         if (lane == 0) push_token(found < push.n_vocab ? found : 0);
         return;
     }
@@ -108,12 +108,12 @@ void main() {
     }
     lane_count[lane] = count;
     mass = workgroup_sum(mass);
-    barrier();
+    sync();
     uint at = 0, n = 0;
     for (uint l = 0; l < lanes; l++) { if (l < lane) at += lane_count[l]; n += lane_count[l]; }
     for (uint i = begin; i < end; i++) if (order(logit(i)) >= min_cut) wsu.u[scratch + at++] = i;
     memoryBarrierBuffer();
-    barrier();
+    sync();
 
     float top_p = parameter_f(VKM_SAMPLING_TOP_P);
     uint p_cut = min_cut;
@@ -132,7 +132,7 @@ void main() {
     float mine = 0.0;
     for (uint i = begin; i < end; i++) { float l = logit(candidate(i)); if (order(l) >= p_cut) mine += exp((l - highest) / temperature); }
     lane_mass[lane] = mine;
-    barrier();
+    sync();
     if (lane > 0) return;
     float total = 0.0;
     for (uint l = 0; l < lanes; l++) total += lane_mass[l];

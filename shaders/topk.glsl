@@ -3,13 +3,14 @@
  * Comparison is on integer keys in which NaN is lowest: no logit can make an index out of range.
  * Rules: Mixtral, OLMoE, Qwen-MoE, Granite (softmax over all with or without renormalisation; softmax over the selected). Reference: tests/reference/model.c */
 #include "order.glsl"
+#define TILE_FROM TOPK.tile_from
 #include "tiles.glsl"
 layout(constant_id = 5) const uint EXPERTS = 8;
 
 shared uint key[EXPERTS];
 shared float chosen[32];
 shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
-shared uint tile_rows[VKM_FEW_ROWS * 32];     /* by slot: rows of its expert where it is that expert's first, else 0 */
+shared uint tile_counts[VKM_FEW_ROWS * 32];   /* by slot: how many tiles of each class its expert has, four bits a class, where it is that expert's first; else 0 */
 
 float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fffffffu : ~k); }
 
@@ -26,7 +27,7 @@ void route(uint t, uint slot, uint n_used) {
     highest = workgroup_max(highest);
     for (uint e = lane; e < EXPERTS; e += lanes) if (key[e] != 0) sum += exp(value(key[e]) - highest);
     sum = workgroup_sum(sum);               /* its barriers also publish key[] */
-    barrier();
+    sync();
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint mine = key[e], place = 0;
         for (uint o = 0; o < EXPERTS; o++) place += uint(key[o] > mine || (key[o] == mine && o < e));
@@ -35,7 +36,7 @@ void route(uint t, uint slot, uint n_used) {
             chosen_id[slot + place] = e;
         }
     }
-    barrier();
+    sync();
     float of_chosen = 0.0;
     for (uint j = 0; j < n_used; j++) of_chosen += chosen[j];
     float divide = sum;
@@ -48,7 +49,7 @@ void route(uint t, uint slot, uint n_used) {
     if (lane == 0 && TOPK.ws_gate != VKM_NONE) ws.f[TOPK.ws_gate + t] = 1.0 / (1.0 + exp(-ws.f[logits + EXPERTS]));
 }
 
-/* Sorts n slots, stable, and lists a tile for each expert among them: no expert has more rows than there are tokens, and those fit a tile. */
+/* Sorts n slots, stable, and lists the tiles of the experts among them, none of which has more rows than there are tokens. */
 void sort(uint n) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     for (uint s = lane; s < n; s += lanes) {
@@ -60,24 +61,33 @@ void sort(uint n) {
             before += uint(other == e && o < s);
         }
         wsu.u[TOPK.ws_perm + less + before] = s;
-        tile_rows[s] = before == 0 ? same : 0;
+        uint counts = 0;
+        for (uint left = before == 0 ? same : 0; left > 0;) {
+            uint c = tile_class(left);
+            counts += 1u << 4 * c;
+            left -= min(left, tile_size(c));
+        }
+        tile_counts[s] = counts;
     }
-    barrier();
+    sync();
     for (uint s = lane; s < n; s += lanes) {
-        uint rows = tile_rows[s], size = tile_class(rows), e = chosen_id[s], less = 0, at = 0;
-        if (rows == 0) continue;
-        for (uint o = 0; o < n; o++)
-            if (chosen_id[o] < e) {
-                less++;
-                at += uint(tile_rows[o] != 0 && tile_class(tile_rows[o]) == size);
-            }
-        uint tile = TOPK.ws_tiles + 2 * (size * TOPK.tiles_max + at);
-        wsu.u[tile] = e | rows << 16;
-        wsu.u[tile + 1] = less;
+        if (tile_counts[s] == 0) continue;
+        uint e = chosen_id[s], first = 0, rows = 0, mine = 0;
+        for (uint o = 0; o < n; o++) { first += uint(chosen_id[o] < e); rows += uint(chosen_id[o] == e); }
+        while (rows > 0) {
+            uint c = tile_class(rows), take = min(rows, tile_size(c)), at = mine >> 4 * c & 15u;
+            for (uint o = 0; o < n; o++) if (chosen_id[o] < e) at += tile_counts[o] >> 4 * c & 15u;
+            uint tile = TOPK.ws_tiles + 2 * (c * TOPK.tiles_max + at);
+            wsu.u[tile] = e | take << 16;
+            wsu.u[tile + 1] = first;
+            mine += 1u << 4 * c;
+            first += take;
+            rows -= take;
+        }
     }
     for (uint c = lane; c < VKM_TILE_CLASSES; c += lanes) {
         uint tiles = 0;
-        for (uint o = 0; o < n; o++) tiles += uint(tile_rows[o] != 0 && tile_class(tile_rows[o]) == c);
+        for (uint o = 0; o < n; o++) tiles += tile_counts[o] >> 4 * c & 15u;
         write_arguments(TOPK.ws_args + c * 6, tiles, TOPK.groups_up, TOPK.groups_down);
     }
 }
@@ -86,7 +96,7 @@ void sort(uint n) {
 void route_few(uint n, uint n_used) {
     for (uint t = 0; t < n; t++) {
         route(t, t * n_used, n_used);
-        barrier();
+        sync();
     }
     sort(n * n_used);
 }

@@ -39,6 +39,10 @@ static inline vkm_device *driver_open_cached(const char *caps, const char *cache
 
 static inline vkm_device *driver_open(const char *caps, struct driver_log *log) { return driver_open_cached(caps, NULL, log); }
 
+/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Debian 12's lavapipe, which has that limit of iterations, takes minutes to compile some of them. */
+static inline bool runs_scalar_loads(const struct vkm_caps *caps) { return caps->scalar_loads && !caps->loop_iterations; }
+#define NO_SCALAR_LOADS "the device is no CPU driver with device addresses, or one that compiles these kernels for minutes"
+
 /* The validation layer must have been silent, also about what was left undestroyed. */
 static inline void driver_close(vkm_device *device, struct driver_log *log)
 {

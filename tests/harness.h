@@ -20,7 +20,6 @@
 #define NMSE_COOPMAT 1e-5
 
 static const char *const architectures[] = {"llama", "olmoe", "qwen2moe", "qwen3moe", "granitemoe"};
-static const char *const tiers[] = {NULL, "subgroup", "baseline"};
 static const struct { uint32_t id; const char *name; } types[] = {
     {REF_F32, "F32"}, {REF_F16, "F16"}, {REF_BF16, "BF16"}, {REF_Q4_0, "Q4_0"}, {REF_Q4_1, "Q4_1"}, {REF_Q5_0, "Q5_0"}, {REF_Q5_1, "Q5_1"}, {REF_Q8_0, "Q8_0"},
     {REF_Q4_K, "Q4_K"}, {REF_Q5_K, "Q5_K"}, {REF_Q6_K, "Q6_K"}};
@@ -100,6 +99,14 @@ static inline void rig_load(struct rig *r, const char *path)
     OK(vkm_model_load(r->device, path, NULL, &r->model, &err));
 }
 
+/* CPU drivers compile a matmul of 16 tokens or attention of 8 rows for seconds. So tests of other things are made with 4 and 2 there; those of such tiles call use_device_shape. */
+static inline void use_small_tiles(struct rig *r)
+{
+    if (vkm_device_caps(r->device)->type != VKM_TYPE_CPU || full()) return;
+    vkm_shape_tiles(&r->session->shape, 4);
+    r->session->shape.attention_rows = 2;
+}
+
 static inline void rig_session(struct rig *r, vkm_session_params p)
 {
     vkm_error err = {0};
@@ -107,7 +114,20 @@ static inline void rig_session(struct rig *r, vkm_session_params p)
     r->session = NULL;
     p.struct_size = sizeof p;
     OK(vkm_session_create(r->model, &p, &r->session, &err));
+    use_small_tiles(r);
 }
+
+/* The workgroup shapes that a GPU would get, on whatever device there is; tiles as rig_session has them. As use_device_shape before the session's first pass. */
+static inline void use_gpu_shape(struct rig *r, uint32_t subgroup_size)
+{
+    struct vkm_caps caps = *vkm_device_caps(r->device);
+    caps.type = VKM_TYPE_DISCRETE;
+    caps.subgroup_size = subgroup_size;
+    vkm_shape_choose(&caps, &r->session->shape);
+    use_small_tiles(r);
+}
+
+static inline void use_device_shape(struct rig *r) { vkm_shape_choose(vkm_device_caps(r->device), &r->session->shape); }
 
 static inline void rig_unload(struct rig *r)
 {
@@ -169,15 +189,6 @@ static inline void check_same(const float *expected, const float *got, uint32_t 
 {
     for (size_t i = 0; i < (size_t)rows * n_vocab; i++)
         cr_assert_eq(memcmp(expected + i, got + i, 4), 0, "%s: other bits at row %zu, token %zu: %a and %a", what, i / n_vocab, i % n_vocab, expected[i], got[i]);
-}
-
-/* The workgroup shapes that a GPU would get, on whatever device there is. Before the session's first pass. */
-static inline void use_gpu_shape(struct rig *r, uint32_t subgroup_size)
-{
-    struct vkm_caps caps = *vkm_device_caps(r->device);
-    caps.type = VKM_TYPE_DISCRETE;
-    caps.subgroup_size = subgroup_size;
-    vkm_shape_choose(&caps, &r->session->shape);
 }
 
 #endif

@@ -7,6 +7,7 @@ model=$root/examples/model/tavern-qwen3moe.gguf
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
+export MESA_SHADER_CACHE_DIR=${MESA_SHADER_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}}     # Mesa goes on with its own cache: without, it compiles for minutes
 export XDG_CACHE_HOME=$work/cache
 unset VKMOE_MODEL VKMOE_DEVICE VKMOE_CAPS NO_COLOR
 passed=0 failed=0 skipped=0
@@ -242,6 +243,7 @@ done
 echo '{}' >empty.json
 fails "bench compare of something else" 1 bench compare a.json empty.json
 fails "bench compare of nothing" 1 bench compare a.json nowhere.json
+fails "bench layer of such tiles" 2 bench layer --tile 5
 fails "bench model of no model" 1 bench model -m nowhere.gguf
 fails "bench without a directory" 1 bench model -o nowhere/x.json
 if [ ! -e nowhere ] && [ -z "$(ls ./*.part 2>/dev/null)" ]; then ok; else no "no half-written report"; fi

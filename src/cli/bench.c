@@ -52,7 +52,7 @@ static int measure(const struct bench_options *o, enum what what, struct bench_r
 
 static int run(const struct args *args, enum what what, const char *command)
 {
-    struct bench_options o = {.args = args, .verbose = args->verbose};
+    struct bench_options o = {.args = args, .tile = (uint32_t)args->tile, .verbose = args->verbose};
     uint32_t runs = (uint32_t)args->runs;
     o.policy = runs ? (struct bench_policy){.warmups = 1, .min_runs = runs, .max_runs = runs, .max_seconds = 1e9, .tight = BENCH_TIGHT}
                     : (struct bench_policy){.warmups = 1, .min_runs = 6, .max_runs = 1000, .max_seconds = args->budget, .tight = BENCH_TIGHT};

@@ -152,6 +152,7 @@ const struct bench_row *bench_file_row(const struct bench_file *file, const stru
 struct bench_options {
     const struct args *args;
     struct bench_policy policy;
+    uint32_t tile, most_layers;        /* bench_layer_shape: most tokens of a tile, layers of a program; 0: as vkm_shape_choose says; as many as are beyond any cache */
     bool verbose;
 };
 int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report);

@@ -36,6 +36,7 @@ struct layer {
     struct bench_report *report;
     const struct bench_shape *shape;
     const struct vkm_type *type;
+    struct vkm_shape kernels;
     vkm_error *err;
     struct bench_plan plan;
     struct bench_weights weights;
@@ -101,6 +102,7 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
     if (most > more) most = more;
     uint32_t enough = l->caps->type == VKM_TYPE_CPU ? LAYERS_MOST_CPU : LAYERS_MOST;
     if (most > enough) most = enough;
+    if (l->o->most_layers && most > l->o->most_layers) most = l->o->most_layers;
     p->ids = malloc((size_t)most * slots * sizeof *p->ids);
     if (!p->ids) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
     for (double bytes = 0; p->n_layers < most && bytes < (double)l->target; p->n_layers++) {
@@ -122,10 +124,9 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     uint32_t copy = i % l->weights.n_copies;
     const struct vkm_moe moe = bench_weights_moe(&l->plan, copy), *m = &moe;
     struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)copy * l->weights.n_sets, .layer = -1, .err = l->err,
-                          .quants = s->quants};
+                          .quants = s->quants, .shape = l->kernels};
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
-    vkm_shape_choose(l->caps, &b.shape);
     x.at += i * n * x.ld;
     TRY(vkm_moe_layer(&b, m, &s->moe, NULL, x, n));
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
@@ -216,7 +217,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
-        r = bench_tiles_add(&l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
+        r = bench_tiles_add(&l->kernels, &l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
     }
     for (uint32_t i = 0; !r && i < labels->n; i++)
         if (labels->at[i].tiled && labels->at[i].tiles.rows != (uint64_t)slots * p->n_layers)
@@ -409,6 +410,8 @@ vkm_result bench_layer_shape(const struct bench_options *o, vkm_device *device, 
     struct layer l = {.o = o, .device = device, .caps = vkm_device_caps(device), .report = report, .shape = shape, .type = type, .err = err};
     struct planned *planned = calloc(n_cases, sizeof *planned);
     if (!planned) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    vkm_shape_choose(l.caps, &l.kernels);
+    if (o->tile) vkm_shape_tiles(&l.kernels, o->tile);
     l.target = l.caps->type == VKM_TYPE_CPU ? TARGET_BYTES_CPU : TARGET_BYTES;
     uint64_t budget = vkm_device_budget(device) / 20 * 19;
     vkm_result r = bench_plan_create(l.caps, shape, type, &l.plan, err);
@@ -504,6 +507,13 @@ static bool parse(const struct args *args, struct wanted *w)
            each_word(args->routing ? args->routing : "uniform", add_routing, w, "routing", "uniform, zipf or both");
 }
 
+static bool tile_can_be(vkm_device *device, uint32_t tile)
+{
+    struct vkm_shape shape;
+    vkm_shape_choose(vkm_device_caps(device), &shape);
+    return vkm_tile_rows(tile) == tile && tile <= (vkm_shape_tile_rows(&shape) > 16 ? vkm_shape_tile_rows(&shape) : 16);
+}
+
 int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report)
 {
     struct wanted w = {.n_shapes = 0};
@@ -511,6 +521,7 @@ int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_
     uint32_t n_cases = 0;
     vkm_error err = {0};
     if (!parse(o->args, &w)) return STATUS_USAGE;
+    if (o->tile && !tile_can_be(device, o->tile)) return fail_usage("bench layer", "--tile %u: 1, 4, 8 or 16, or up to 64 with cooperative matrices (--caps coopmat)", o->tile);
     for (uint32_t i = 0; i < w.n_tokens; i++)
         for (uint32_t k = 0; k < w.n_routings; k++) cases[n_cases++] = (struct bench_case){w.tokens[i], w.routings[k]};
     vkm_result r = bench_ceilings(o, device, report, &err);

@@ -590,7 +590,8 @@ static int run_tests(struct bench *b)
 int bench_model(const struct bench_options *o, struct bench_report *report)
 {
     struct args args = *o->args;
-    struct bench_options options = {&args, o->policy, o->verbose};
+    struct bench_options options = *o;
+    options.args = &args;
     struct bench *b = calloc(1, sizeof *b);
     struct caches caches = {0};
     if (!b) return fail("out of memory");

@@ -28,7 +28,7 @@ struct args {
     bool kernels, keys, tensors;
     bool md, csv, quick;
     const char *html, *pp, *tg, *sequences, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
-    int64_t runs;                                          /* 0: as many as the budget allows */
+    int64_t runs, tile;                                    /* 0: as many as the budget allows; as the device likes */
     double budget;
     const char *files[ARGS_FILES];                         /* what is no option, for commands that take such */
     int n_files, argc;

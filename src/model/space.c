@@ -52,7 +52,7 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     e->gate = (struct vkm_region){take(s, 1, n_batch).at, 1, n_batch};
     e->counts = take(s, 1, vkm_moe_count_words(n_batch, h->n_used, h->n_expert));
     e->perm = take(s, 1, (uint32_t)slots);
-    e->tiles = take(s, 1, VKM_TILE_CLASSES * 2 * vkm_moe_tiles_max(n_batch, h->n_used, h->n_expert) + 2 * VKM_PIECES_MAX);
+    e->tiles = take(s, 1, VKM_TILE_CLASSES * 2 * (uint32_t)slots + 2 * VKM_PIECES_MAX);
     e->args = take(s, 1, VKM_TILE_CLASSES * VKM_PIECES_MAX * 6);
     e->h = take(s, slots, h->n_ff);
     e->y = take(s, slots, h->n_embd);

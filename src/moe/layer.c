@@ -4,7 +4,25 @@
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
-uint32_t vkm_moe_tiles_max(uint32_t n, uint32_t k, uint32_t n_expert) { uint32_t slots = n * k; return slots / 8 + (n_expert < slots ? n_expert : slots); }
+uint32_t vkm_moe_tiles_max(const struct vkm_shape *shape, uint32_t n, uint32_t k, uint32_t n_expert)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint32_t slots = n * k, experts = n_expert < slots ? n_expert : slots, above = slots + 1, most = 0;
+    for (uint32_t c = VKM_TILE_CLASSES; c-- > 0;) {          /* fewer than `above` rows of an expert are left for this class */
+        if (shape->tile_from[c] == VKM_TILE_NEVER) continue;
+        uint64_t tiles = above > slots ? (uint64_t)slots / sizes[c] + experts : (uint64_t)experts * vkm_div_up(above - 1, sizes[c]);
+        if (tiles > most) most = tiles < slots ? (uint32_t)tiles : slots;
+        if (shape->tile_from[c] < above) above = shape->tile_from[c];
+    }
+    return most;
+}
+
+/* The tiles' classes as kernels want them. */
+static void pack_tile_from(const struct vkm_shape *shape, uint32_t packed[2])
+{
+    packed[0] = packed[1] = 0;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed[c / 4] |= (uint32_t)shape->tile_from[c] << c % 4 * 8;
+}
 
 /* One workgroup compares all experts of each of the tokens with each other, a token at a time: not worth it for hundreds of experts. */
 #define FEW_COMPARISONS (1u << 19)
@@ -20,7 +38,7 @@ uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { retu
 static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
 {
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
-    uint32_t tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert);
+    uint32_t tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert);
     bool few = n <= vkm_moe_few_rows(m->n_expert);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, step, s->weights.at, n * m->n_used);
@@ -30,10 +48,12 @@ static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe
         vkm_writes_words(b, step, s->tiles.at, VKM_TILE_CLASSES * 2 * tiles_max);
         vkm_writes_words(b, step, s->args.at, VKM_TILE_CLASSES * 6);
     }
-    return (struct vkm_push_moe_topk){.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
+    struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
         .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = tiles_max, .ws_args = s->args.at,
         .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
+    pack_tile_from(&b->shape, push.tile_from);
+    return push;
 }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
@@ -43,7 +63,7 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
     VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, s->logits, n);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
-    const uint32_t spec[] = {lanes, 1, lanes, m->n_expert};
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert};
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
 }
 
@@ -52,7 +72,7 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
 static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_combine *norm, uint32_t n)
 {
     const struct vkm_weight *w = &m->router;
-    uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)b->shape.splits * w->rows * w->kb + (uint64_t)m->n_expert * m->n_expert * vkm_moe_few_rows(m->n_expert);
+    uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)b->shape.splits * w->rows * w->kb * 2 + (uint64_t)m->n_expert * m->n_expert * vkm_moe_few_rows(m->n_expert);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);      /* those of the three kernels, or its sums would be others */
     return n <= vkm_moe_few_rows(m->n_expert) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
@@ -70,7 +90,7 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     vkm_writes_part(b, &step, c->x, c->width, n);
     vkm_writes_part(b, &step, c->out, w->kb * VKM_PANEL, n);
     vkm_writes_part(b, &step, s->logits, w->rows, n);
-    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, lanes, m->n_expert, vkm_tile_rows(n), w->rows, b->shape.splits, b->shape.scalar_loads};
+    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, b->shape.splits, b->shape.scalar_loads};
     return vkm_build_step(b, "moe_route", "", spec, VKM_COUNT(spec), &step, "moe_route");
 }
 
@@ -88,9 +108,10 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
-        .tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert),
+        .tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert),
         .pieces = piece_count(b, m, n), .ws_args = s->args.at,
-        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down), .tile_rows = b->shape.tile_rows};
+        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
+    pack_tile_from(&b->shape, push.tile_from);
     push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
     if (lanes > 64) lanes = 64;
@@ -118,13 +139,12 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
                           struct vkm_region x, uint32_t x_rows, struct vkm_region y, uint32_t n, bool is_down)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
-    uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
+    uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
     uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
-        if (c > 0 && sizes[c - 1] >= n) break;          /* no expert has more rows than there are tokens */
-        if (sizes[c] > b->shape.tile_rows) break;
+        if (b->shape.tile_from[c] > n || b->shape.tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has more rows than there are tokens */
         struct vkm_push_matmul push;
         struct vkm_region in = x;
         TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));

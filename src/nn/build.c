@@ -12,6 +12,14 @@ static uint32_t lanes_for(uint32_t lanes, uint64_t iterations)
     while (lanes < 64 && iterations / lanes > LOOP_ITERATIONS) lanes *= 2;
     return lanes;
 }
+
+/* CPU drivers have subgroups of one size. */
+uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes)
+{
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    return caps->type == VKM_TYPE_CPU && caps->subgroup && caps->subgroup_size == lanes ? 1 : lanes;
+}
+
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { return lanes_for(b->shape.reduce_lanes, iterations); }
 
 /* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
@@ -20,20 +28,23 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
 static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel; tiles of 16 are no faster than of 8 and take twice as long to compile */
-        *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .tile_rows = 8, .reduce_lanes = caps->subgroup_size,
+        *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
                                 .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
+        vkm_shape_tiles(s, 8);
         return;
     }
     if (caps->type == VKM_TYPE_CPU) {
         bool dots = caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);     /* a dozen instructions each there, and many of them take long to compile */
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .tile_rows = dots ? 8 : 16, .reduce_lanes = 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = caps->subgroup && caps->subgroup_size >= 4 && caps->subgroup_size <= 16 ? caps->subgroup_size : 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
+        vkm_shape_tiles(s, dots ? 8 : 16);
         return;
     }
     uint32_t most = 256;
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = caps->subgroup_size > 32 && caps->subgroup_size <= 64 ? 64 : 32;
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .tile_rows = 16, .reduce_lanes = most < 128 ? most : 128,
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .reduce_lanes = most < 128 ? most : 128,
                             .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
+    vkm_shape_tiles(s, 16);
 }
 
 static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows_per_lane / VKM_PANEL; }
@@ -56,8 +67,24 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix = caps->matrix;
     s->matrix_lanes = subgroups * caps->subgroup_size;
     s->matrix_each = tiles / subgroups;
-    s->tile_rows = tokens;
+    vkm_shape_tiles(s, tokens);
 }
+
+static const uint8_t tile_sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
+
+void vkm_shape_tiles(struct vkm_shape *s, uint32_t most)
+{
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) s->tile_from[c] = tile_sizes[c] > most ? VKM_TILE_NEVER : c ? tile_sizes[c - 1] + 1 : 1;
+}
+
+uint32_t vkm_tile_class(const struct vkm_shape *s, uint32_t rows)
+{
+    uint32_t c = VKM_TILE_CLASSES - 1;
+    while (c && s->tile_from[c] > (rows < VKM_TILE_NEVER ? rows : VKM_TILE_NEVER - 1)) c--;
+    return c;
+}
+
+uint32_t vkm_shape_tile_rows(const struct vkm_shape *s) { return tile_sizes[vkm_tile_class(s, VKM_TILE_NEVER)]; }
 
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
@@ -154,34 +181,31 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
 
 uint32_t vkm_tile_rows(uint32_t n)
 {
-    static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t i = 0;
-    while (sizes[i] < n && i + 1 < VKM_COUNT(sizes)) i++;
-    return sizes[i];
+    while (tile_sizes[i] < n && i + 1 < VKM_TILE_CLASSES) i++;
+    return tile_sizes[i];
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
 {
-    static const uint32_t sizes[] = VKM_TILE_SIZES;
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
-    for (uint32_t first = 0; first < n; ) {             /* whole tiles of the largest size, then the smallest tile that holds the rest */
-        uint32_t left = n - first, tile = 0;
-        while (sizes[tile] < left && sizes[tile] < b->shape.tile_rows) tile++;
-        uint32_t tiles = left / sizes[tile] ? left / sizes[tile] : 1, rows = tiles * sizes[tile] < left ? tiles * sizes[tile] : left;
+    for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
+        uint32_t left = n - first, c = vkm_tile_class(&b->shape, left), size = tile_sizes[c];
+        uint32_t tiles = (left - b->shape.tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
         struct vkm_region in = x;
-        TRY(vkm_matmul_input(b, "linear", w, sizes[tile], &in, n));
+        TRY(vkm_matmul_input(b, "linear", w, size, &in, n));
         push.first = first; push.ws_x = in.at; push.ld_x = in.ld;
         VKM_STEP_PUSH(s, push);
         vkm_reads_words(b, &s, in.at + first * in.ld, rows * in.ld);
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
-        TRY(vkm_matmul_step(b, "linear", w, sizes[tile], &s, label));
+        TRY(vkm_matmul_step(b, "linear", w, size, &s, label));
         first += rows;
     }
     return VKM_OK;
@@ -225,7 +249,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    const uint32_t spec[] = {lanes, 1, lanes};
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes)};
     return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
 }
 
@@ -251,7 +275,7 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
     vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
-    const uint32_t spec[] = {b->shape.reduce_lanes, 1, b->shape.reduce_lanes, a->head, a->neox, a->kv16};
+    const uint32_t spec[] = {b->shape.reduce_lanes, 1, vkm_reduce_shared(b, b->shape.reduce_lanes), a->head, a->neox, a->kv16};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
 }
 
@@ -276,8 +300,9 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes)};
-    return vkm_build_step(b, cpu ? "attention_cpu" : "attention", "", spec, VKM_COUNT(spec), &s, "attention");
+    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes), vkm_reduce_shared(b, lanes)};
+    uint32_t tiers = cpu || vkm_reduce_shared(b, lanes) == 1 ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
+    return build_step(b, cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
 }
 
 vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n)
@@ -296,6 +321,6 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t spec[] = {b->shape.sample_lanes, 1, b->shape.sample_lanes};
+    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes)};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

@@ -29,7 +29,7 @@ struct vkm_region { uint32_t at, ld, rows; };
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
-    uint32_t tile_rows;                      /* tokens of the largest tile: 8 or 16; up to 64 where matrices take tiles from VKM_COOPMAT_ROWS on */
+    uint8_t tile_from[VKM_TILE_CLASSES];     /* how tokens are cut into tiles: see abi.h */
     struct vkm_matrix matrix;                /* of matmul_coop.glsl, with as many panels a workgroup as the others; m 0: not in use */
     uint32_t matrix_lanes, matrix_each;      /* local_size_x, EACH */
     uint32_t reduce_lanes;                   /* norm, router, rope */
@@ -37,6 +37,12 @@ struct vkm_shape {
     uint32_t attention_lanes, attention_rows;
 };
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
+/* Tiles of at most `most` tokens (4 to 16; up to 64 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
+void vkm_shape_tiles(struct vkm_shape *shape, uint32_t most);
+/* Tokens of the largest tile in use. */
+uint32_t vkm_shape_tile_rows(const struct vkm_shape *shape);
+/* The class of the first of the tiles that `rows` are cut into. */
+uint32_t vkm_tile_class(const struct vkm_shape *shape, uint32_t rows);
 
 struct vkm_build {
     vkm_device *device;
@@ -66,6 +72,8 @@ void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint3
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
 /* Lanes of a reducing kernel that loops so often in all */
+/* REDUCE_SHARED of reduce.glsl */
+uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
 /* Loop iterations of an attention lane over a context, for drivers that bound them */
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
