@@ -70,19 +70,24 @@ suite() {   # suite LABEL PROGRAM [PRELOAD [ARGUMENT...]]
         note "$1" "$((tested - passing)) of $tested FAILED, status $status"; grep -a -vE '^\[(----\]   *$|PASS|RUN |SKIP)' "$out/log" | tail -n 60
     fi
 }
-# A script that ends with our own closing line.
-script() {   # script LABEL COMMAND...
-    local label=$1 line; shift
-    timeout -k 5 900 "$@" >"$out/log" 2>&1
-    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out/log" | tail -n 1)
+# Scripts that end with our own closing line run beside what comes next: they use one core.
+begin_script() {   # begin_script NAME COMMAND...
+    local name=$1; shift
+    timeout -k 5 900 "$@" >"$out/$name.log" 2>&1 &
+    declare -g "pid_$name=$!"
+}
+end_script() {   # end_script NAME LABEL
+    local log=$out/$1.log pid=pid_$1 label=$1$2 line
+    wait "${!pid}"
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
-        failed=$((failed + 1)); note "$label" "FAILED"; tail -n 30 "$out/log"
+        failed=$((failed + 1)); note "$label" "FAILED"; tail -n 30 "$log"
         return
     fi
     set -- $line
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
     note "$label" "$line"
-    [ "$3" = 0 ] || grep -v ' passed, ' "$out/log" | head -n 60
+    [ "$3" = 0 ] || grep -v ' passed, ' "$log" | head -n 60
 }
 driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
 driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
@@ -125,26 +130,31 @@ for name in $suites; do
 done
 for icd in "${icds[@]}"; do
     driver "$icd"
+    first=""
+    [ "$icd" != "${icds[0]}" ] || first=1
+    if [ -n "$first" ]; then      # the package and the program
+        begin_script test_install tests/test_install.sh build-test
+        program=build-test/vkmoe
+        if [ -z "$fast" ]; then
+            program=$out/vkmoe
+            printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$program"
+            chmod +x "$program"
+        fi
+        begin_script test_cli tests/test_cli.sh "$program"
+    fi
     for name in $suites; do
         uses_device "$name" || continue
-        if [ -n "$fast" ] || [ "$icd" != "${icds[0]}" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
-        case $name in      # numbers that come out of kernels, and of models the variants of files
+        if [ -n "$fast" ] || [ -z "$first" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
+        case $name in      # numbers that come out of kernels are not that; of models the variants of files are
         test_model) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(features)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'features/*' ;;
+        test_session) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'sampling/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(sampling)/*' ;;
         test_kernels | test_bench_layer) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" ;;
         *) sanitized "$name" "$(driver_name "$icd")" ;;
         esac
     done
 done
-
-# ---- the program and the package, on the first driver
 if [ ${#icds[@]} -gt 0 ]; then
-    driver "${icds[0]}"
-    if [ -n "$fast" ]; then script "test_cli, $(driver_name "${icds[0]}")" tests/test_cli.sh build-test/vkmoe
-    else
-        printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$out/vkmoe"
-        chmod +x "$out/vkmoe"
-        script "test_cli, $(driver_name "${icds[0]}"), sanitizers" tests/test_cli.sh "$out/vkmoe"
-    fi
-    script "test_install, $(driver_name "${icds[0]}")" tests/test_install.sh build-test
+    end_script test_install ", $(driver_name "${icds[0]}")"
+    end_script test_cli ", $(driver_name "${icds[0]}")$([ -n "$fast" ] || echo ", sanitizers")"
 fi
 finish

@@ -204,7 +204,7 @@ Test(bench_count, by_hand)
 
 /* ---------------------------------------------------------------- the whole */
 
-static const struct bench_options quick = {.policy = {.warmups = 1, .min_runs = 1, .max_runs = 1, .max_seconds = 60, .tight = BENCH_TIGHT}, .tile = 4, .most_layers = 3};      /* CPU drivers compile larger tiles for long */
+static const struct bench_options quick = {.policy = {.warmups = 1, .min_runs = 1, .max_runs = 1, .max_seconds = 60, .tight = BENCH_TIGHT}, .tile = 4, .most_layers = 3, .most_shapes = 2};      /* CPU drivers compile larger tiles for long */
 
 static double figure(const struct bench_report *report, const char *section, const char *key, const char *name)
 {

@@ -453,7 +453,8 @@ Test(router, random_logits)
     for (size_t i = 0; i < n_router_devices(); i++) {
         struct bench t;
         open_bench(&t, router_devices[i].caps, router_devices[i].gpu_shape);
-        for (size_t k = 0; k < VKM_COUNT(cases); k++) check_random_routes(&t, &cases[k]);
+        for (size_t k = 0; k < VKM_COUNT(cases); k++)   /* every number of experts is another kernel: all of them on one device */
+            if (i == 0 || full() || cases[k].n_expert == 8 || cases[k].n_expert == 512) check_random_routes(&t, &cases[k]);
         close_bench(&t);
     }
 }

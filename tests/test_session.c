@@ -201,7 +201,7 @@ static void check_distribution(struct rig *r, vkm_sampling_params s, uint32_t dr
     struct collected c = {0};
     vkm_error err = {0};
     cr_assert_leq(n_vocab, MOST);
-    if (!full() && draws > 400) draws = 400;
+    if (!full() && draws > 300) draws = 300;
     prompt_of(r, tokens, PROMPT);
     float *z = last_logits(r, tokens, PROMPT);
     expected_distribution(z, n_vocab, tokens, PROMPT, &s, p);

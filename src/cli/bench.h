@@ -153,6 +153,7 @@ struct bench_options {
     const struct args *args;
     struct bench_policy policy;
     uint32_t tile, most_layers;        /* bench_layer_shape: most tokens of a tile, layers of a program; 0: as vkm_shape_choose says; as many as are beyond any cache */
+    uint32_t most_shapes;              /* bench_roofline: most ways to try for each ceiling; 0: all */
     bool verbose;
 };
 int bench_roofline(const struct bench_options *o, vkm_device *device, struct bench_report *report);

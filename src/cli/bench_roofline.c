@@ -172,7 +172,7 @@ static vkm_result measure(struct roof *f, const struct ceiling *c)
     struct bench_times times;
     vkm_program *program = NULL;
     bench_say("%s", c->key);
-    for (uint32_t i = 0; i < c->n_shapes; i++) {
+    for (uint32_t i = 0; i < c->n_shapes && !(f->o->most_shapes && i >= f->o->most_shapes); i++) {
         double least = 0;
         vkm_result r = c->build(f, c->user, i, &program, &work);
         if (!r) {
