@@ -55,7 +55,7 @@ suite() {   # suite LABEL PROGRAM [PRELOAD [ARGUMENT...]]
     line=$(grep -a 'Synthesis: Tested:' "$out/log" | tail -n 1 | sed 's/\x1b\[[0-9;]*m//g')
     tested=$(sed -n 's/.*Tested: \([0-9]*\).*/\1/p' <<<"$line")
     passing=$(sed -n 's/.*Passing: \([0-9]*\).*/\1/p' <<<"$line")
-    skips=$(sed 's/\x1b\[[0-9;]*m//g' "$out/log" | grep -a -c '^\[SKIP\]')
+    skips=$(sed 's/\x1b\[[0-9;]*m//g' "$out/log" | grep -a '^\[SKIP\]' | grep -c -v ': Test is disabled')
     if [ -z "$tested" ]; then                              # it crashed, or took too long
         failed=$((failed + 1)); note "$1" "FAILED with status $status"; tail -n 30 "$out/log"
         return

@@ -39,8 +39,8 @@ from moe_forward import nmse
 LIMITS = {"baseline": 1e-9, "subgroup": 1e-9, "fp16": 1e-5, "int8dot": 5e-3, "coopmat": 1e-5}
 LIMIT_KV_F16 = 1e-6
 
-# Prompts are picked so that no router choice is nearer than this, where the model allows it: clear of half precision's rounding.
-WANTED_MARGIN = 0.03
+# Prompts are picked so that no router choice is nearer than this, where the model allows it: clear of what the tier's rounding moves it, half precision's or int8's.
+WANTED_MARGIN, WANTED_MARGIN_INT8DOT = 0.03, 0.15
 
 
 @dataclass
@@ -51,11 +51,11 @@ class Reference:
     margins: np.ndarray  # [n_tokens]
 
 
-def reference(cache, arch, kind, size, variants, seed, n_tokens):
+def reference(cache, arch, kind, size, variants, seed, n_tokens, margin):
     """The random model and its float64 logits, from the cache or made now."""
     # The sources are part of the name: whoever changes them must not be served old answers.
     sources = b"".join(Path(m.__file__).read_bytes() for m in (moe_forward, moe_model, random_blocks))
-    digest = hashlib.sha256(sources + json.dumps([n_tokens, WANTED_MARGIN]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(sources + json.dumps([n_tokens, margin]).encode()).hexdigest()[:8]
     stem = cache / "-".join([arch, kind.name, size, *variants, f"s{seed}", digest])
     model, answer = stem.with_name(stem.name + ".gguf"), stem.with_name(stem.name + ".npz")
     if not model.exists():
@@ -64,7 +64,7 @@ def reference(cache, arch, kind, size, variants, seed, n_tokens):
         part.rename(model)
     if not answer.exists():
         forward = moe_forward.Model(model)
-        tokens = moe_forward.pick_tokens(forward, n_tokens, np.random.default_rng(seed), WANTED_MARGIN)
+        tokens = moe_forward.pick_tokens(forward, n_tokens, np.random.default_rng(seed), margin)
         result = forward.eval(tokens)
         part = answer.with_name(answer.name + ".part.npz")
         np.savez(part, tokens=tokens, logits=result.logits, margins=result.margins)
@@ -106,7 +106,7 @@ def limit_of(args, tier):
 
 def test_row(args, arch, kind):
     """All runs of one model. Returns the cells of its table row and the failures, as sentences."""
-    ref = reference(args.cache, arch, kind, args.size, args.variant, args.seed, max(args.prompts))
+    ref = reference(args.cache, arch, kind, args.size, args.variant, args.seed, max(args.prompts), args.margin)
     margin = float(ref.margins.min())
     cells, failures = [arch, kind.name, f"{margin:.1e}"], []
     for name, icd in args.driver:
@@ -159,7 +159,10 @@ def parse():
     args = p.parse_args()
 
     args.driver = [tuple(d.split("=", 1)) for d in args.driver] if args.driver else [("default", None)]
+    args.margin = WANTED_MARGIN
     args.tier = [t.replace(":", ",") for group in args.tier or ["baseline,subgroup,fp16"] for t in csv(group)]
+    if any("int8dot" in tier for tier in args.tier):
+        args.margin = WANTED_MARGIN_INT8DOT
     for given, known, what in ((args.arch, moe_model.ARCHS, "architecture"), (args.variant, moe_model.VARIANTS, "variant"),
                                (args.type, [t.name for t in random_blocks.TYPES], "type"), (args.mode, ("prefill", "decode"), "mode"),
                                ([t.split(",")[0] for t in args.tier], LIMITS, "tier")):
@@ -177,7 +180,7 @@ def main():
     if args.vkmoe is None:
         for arch in args.arch:
             for kind in args.type:
-                ref = reference(args.cache, arch, Type[kind], args.size, args.variant, args.seed, max(args.prompts))
+                ref = reference(args.cache, arch, Type[kind], args.size, args.variant, args.seed, max(args.prompts), args.margin)
                 print(f"{ref.model}: {len(ref.tokens)} tokens, router margin {ref.margins.min():.1e}, "
                       f"logits std {ref.logits.std():.2f}")
         return 0
