@@ -97,7 +97,7 @@ static const char *component_name(VkComponentTypeKHR type)
     }
 }
 
-/* The matrices of a device that offers the extension, of types that bench_matrix.comp has. Types are compared by address below: each name is there once. */
+/* The matrices of a device that offers the extension, of types that bench_matrix.comp has. */
 static void fill_matrices(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_caps *caps)
 {
     VkCooperativeMatrixPropertiesKHR list[128];
@@ -105,17 +105,17 @@ static void fill_matrices(const struct vkm_instance *instance, VkPhysicalDevice 
     if (!instance->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR) return;
     for (uint32_t i = 0; i < n; i++) list[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (instance->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, list) < 0) return;
-    const char *f16 = component_name(VK_COMPONENT_TYPE_FLOAT16_KHR), *f32 = component_name(VK_COMPONENT_TYPE_FLOAT32_KHR);
-    const char *s8 = component_name(VK_COMPONENT_TYPE_SINT8_KHR), *s32 = component_name(VK_COMPONENT_TYPE_SINT32_KHR);
-    const char *u8 = component_name(VK_COMPONENT_TYPE_UINT8_KHR), *u32 = component_name(VK_COMPONENT_TYPE_UINT32_KHR);
     for (uint32_t i = 0; i < n && caps->n_matrices < VKM_MATRICES_MAX; i++) {
         const VkCooperativeMatrixPropertiesKHR *p = &list[i];
         const struct vkm_matrix m = {p->MSize, p->NSize, p->KSize, component_name(p->AType), component_name(p->CType)};
-        bool known = m.type && m.to && ((m.type == f16 && (m.to == f16 || m.to == f32)) || (m.type == s8 && m.to == s32) || (m.type == u8 && m.to == u32));
+        VkComponentTypeKHR from = p->AType, to = p->CType;
+        bool half = from == VK_COMPONENT_TYPE_FLOAT16_KHR && to == VK_COMPONENT_TYPE_FLOAT32_KHR;
+        bool known = half || (from == VK_COMPONENT_TYPE_FLOAT16_KHR && to == VK_COMPONENT_TYPE_FLOAT16_KHR) || (from == VK_COMPONENT_TYPE_SINT8_KHR && to == VK_COMPONENT_TYPE_SINT32_KHR) ||
+                     (from == VK_COMPONENT_TYPE_UINT8_KHR && to == VK_COMPONENT_TYPE_UINT32_KHR);
         if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->saturatingAccumulation || p->AType != p->BType || p->CType != p->ResultType || !known) continue;
         caps->matrices[caps->n_matrices++] = m;
         bool fits = m.m && m.n && m.k && 16 % m.m == 0 && 32 % m.n == 0 && 32 % m.k == 0 && m.k % 4 == 0;
-        if (m.type == f16 && m.to == f32 && fits && m.m * m.n * m.k > caps->matrix.m * caps->matrix.n * caps->matrix.k) caps->matrix = m;
+        if (half && fits && m.m * m.n * m.k > caps->matrix.m * caps->matrix.n * caps->matrix.k) caps->matrix = m;
     }
 }
 

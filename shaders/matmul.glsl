@@ -5,13 +5,9 @@
  * x[t] is the vec4 offset of token t's row of the input. */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
-layout(constant_id = 6) const uint SPLIT_SHARED = 1;  /* words of `parts` */
+#include "splits.glsl"
 
 const uint LANES = 32 / RPL;                        /* lanes on a panel */
-
-shared float parts[SPLIT_SHARED];                   /* [split - 1][NT * RPL][lanes] */
-
-float acc[NT * RPL];
 
 /* one step of the columns of block k, for all rows and tokens of the lane */
 void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[NT]) {
@@ -47,13 +43,5 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
         if (NT > 4) { [[dont_unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
         else        { [[unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
     }
-    if (splits > 1) {                               /* uniform: a constant of the pipeline */
-        uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-        if (part > 0)
-            [[unroll]] for (int i = 0; i < int(NT * RPL); i++) parts[((part - 1) * NT * RPL + i) * lanes + lane] = acc[i];
-        barrier();
-        if (part == 0)
-            for (uint p = 0; p + 1 < splits; p++)
-                [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] += parts[(p * NT * RPL + i) * lanes + lane];
-    }
+    add_splits();
 }

@@ -7,15 +7,12 @@ spirv_instruction(extensions = ["SPV_KHR_integer_dot_product"], capabilities = [
 
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
-layout(constant_id = 6) const uint SPLIT_SHARED = 1;  /* words of `parts` */
+#include "splits.glsl"
 layout(set = 0, binding = 1) buffer WorkspaceI4 { ivec4 i[]; } wsi4;
 layout(set = 0, binding = 1) buffer Workspace2  { vec2 f[]; }  ws2;
 
 const uint LANES = 32 / RPL;                        /* lanes on a panel */
 
-shared float parts[SPLIT_SHARED];                   /* [split - 1][NT * RPL][lanes] */
-
-float acc[NT * RPL];
 int dots[NT * RPL];                                 /* of a block, or of half a block where each has its scale */
 
 int dot16(ivec4 a, ivec4 b) { return dot_packed(a.x, b.x, 0) + dot_packed(a.y, b.y, 0) + dot_packed(a.z, b.z, 0) + dot_packed(a.w, b.w, 0); }
@@ -83,13 +80,5 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
         add_scaled(b, kb, k, 0, x);
 #endif
     }
-    if (splits > 1) {                               /* uniform: a constant of the pipeline */
-        uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-        if (part > 0)
-            [[unroll]] for (int i = 0; i < int(NT * RPL); i++) parts[((part - 1) * NT * RPL + i) * lanes + lane] = acc[i];
-        barrier();
-        if (part == 0)
-            for (uint p = 0; p + 1 < splits; p++)
-                [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] += parts[(p * NT * RPL + i) * lanes + lane];
-    }
+    add_splits();
 }

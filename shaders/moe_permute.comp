@@ -13,7 +13,8 @@ layout(constant_id = 4) const uint EXPERTS = 8;
 const int SUMS = 1 + VKM_TILE_CLASSES;
 shared uint id[VKM_SORT_CHUNK];
 shared uint start[EXPERTS];            /* where this chunk's rows of an expert begin */
-shared uint lane_sum[SUMS][64];           /* per lane: rows, tiles of each class; local_size_x <= 64 */
+shared uint lane_sum[SUMS][64];        /* per lane: rows, tiles of each class; then those of the lanes before. Not in arrays of the lane's own: NVK keeps such in memory. local_size_x <= 64 */
+shared uint all[SUMS];
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, chunk = gl_WorkGroupID.x;
@@ -22,30 +23,30 @@ void main() {
     uint each = (EXPERTS + lanes - 1) / lanes, begin = min(lane * each, EXPERTS), end = min(begin + each, EXPERTS);
 
     for (uint i = lane; i < n; i += lanes) id[i] = min(wsu.u[push.ws_ids + first + i], EXPERTS - 1);
-    uint sums[SUMS];
-    for (int i = 0; i < SUMS; i++) sums[i] = 0;
+    [[unroll]] for (int i = 0; i < SUMS; i++) lane_sum[i][lane] = 0;
     for (uint e = begin; e < end; e++) {
         uint rows = 0;
         for (uint c = 0; c < chunks; c++) rows += wsu.u[push.ws_counts + c * EXPERTS + e];
-        sums[0] += rows;
+        lane_sum[0][lane] += rows;
         uint largest = tile_class(VKM_TILE_NEVER), left = rows;
         if (left >= tile_from(largest)) {                                   /* at once, for there may be very many */
             uint tiles = (left - tile_from(largest)) / tile_size(largest) + 1;
-            sums[1 + largest] += tiles;
+            lane_sum[1 + largest][lane] += tiles;
             left -= min(left, tiles * tile_size(largest));
         }
         while (left > 0) {
             uint c = tile_class(left);
-            sums[1 + c]++;
+            lane_sum[1 + c][lane]++;
             left -= min(left, tile_size(c));
         }
     }
-    for (int i = 0; i < SUMS; i++) lane_sum[i][lane] = sums[i];
     barrier();
-    uint at[SUMS], all[SUMS];
-    for (int i = 0; i < SUMS; i++) at[i] = all[i] = 0;
-    for (uint l = 0; l < lanes; l++)
-        for (int i = 0; i < SUMS; i++) { all[i] += lane_sum[i][l]; if (l < lane) at[i] += lane_sum[i][l]; }
+    for (uint i = lane; i < SUMS; i += lanes) {
+        uint sum = 0;
+        for (uint l = 0; l < lanes; l++) { uint mine = lane_sum[i][l]; lane_sum[i][l] = sum; sum += mine; }
+        all[i] = sum;
+    }
+    barrier();
     for (uint e = begin; e < end; e++) {
         uint rows = 0, before = 0;
         for (uint c = 0; c < chunks; c++) {
@@ -53,17 +54,18 @@ void main() {
             rows += count;
             if (c < chunk) before += count;
         }
-        start[e] = at[0] + before;
+        uint first_row = lane_sum[0][lane];
+        start[e] = first_row + before;
         if (chunk == 0) {
             for (uint done = 0; done < rows; ) {
                 uint c = tile_class(rows - done), take = min(rows - done, tile_size(c));
-                uint tile = push.ws_tiles + 2 * (c * push.tiles_max + at[1 + c]++);
+                uint tile = push.ws_tiles + 2 * (c * push.tiles_max + lane_sum[1 + c][lane]++);
                 wsu.u[tile] = e | take << 16;
-                wsu.u[tile + 1] = at[0] + done;
+                wsu.u[tile + 1] = first_row + done;
                 done += take;
             }
         }
-        at[0] += rows;
+        lane_sum[0][lane] = first_row + rows;
     }
     if (chunk == 0)
         for (uint i = lane; i < VKM_TILE_CLASSES * push.pieces; i += lanes) {

@@ -52,14 +52,13 @@ static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows
 /* Shared memory of matmul_coop.glsl: two blocks of x and of W as f16 in rows of 80 bytes, sums, three words a token. */
 static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t m) { return 2 * (tokens + rows) * 80 + m * rows * 4 + tokens * 12; }
 
-/* The largest tile of tokens that fits shared memory, with four subgroups (fewer where there is less for them to own). lavapipe compiles a
- * large tile for seconds. Intel's compiler (of Mesa, dg2 and bmg) spills hundreds of registers at 64 tokens, and tens at 32 with as many subgroups as there are tiles
- * of rows; those of AMD and NVIDIA none at 64. By vendor until a tuner measures it. */
+/* Four matrices of tokens a tile, if shared memory holds it, and so many subgroups that m times their number is 64 (fewer where there is less for them to own): 64 tokens and four subgroups for
+ * matrices of 16 rows, as AMD and NVIDIA have, 32 and eight for Intel's of 8. None of their compilers (of Mesa) spills so; Intel's (dg2, bmg) spills hundreds of registers at 64 tokens, and
+ * tens at 32 with four subgroups. lavapipe compiles a large tile for seconds. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
-    bool intel = caps->vendor_id == 0x8086;
-    uint32_t rows = panels_of(s) * VKM_PANEL, tokens = caps->type == VKM_TYPE_CPU ? 16 : intel ? 32 : 64, most = intel ? 8 : 4;
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
+    uint32_t rows = panels_of(s) * VKM_PANEL, tokens = caps->type == VKM_TYPE_CPU ? 16 : 4 * caps->matrix.m, most = 64 / caps->matrix.m;
     while (tokens >= VKM_COOPMAT_ROWS && coop_shared_bytes(tokens, rows, caps->matrix.m) > caps->shared_bytes) tokens /= 2;
     if (tokens < VKM_COOPMAT_ROWS) return;
     uint32_t tiles = rows / caps->matrix.n, subgroups = tiles < most ? tiles : most;
