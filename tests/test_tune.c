@@ -67,10 +67,10 @@ static double best_of_all(const double cost[VKM_TILE_CLASSES], double dispatch, 
 static void check_fit(const double cost[4], double dispatch, uint32_t n, uint32_t k, uint32_t experts, uint32_t most, double slack)
 {
     struct vkm_tuning t = {.dispatch_ns = dispatch};
-    const struct vkm_weight a = weight(0, 3, 2), b = weight(1, 1, 4), *both[] = {&a, &b};      /* costs of the two add up to those that are given, ten times: (3 2 + 1 4) / 2 + (3 + 1) 5 / 4 */
+    const struct vkm_weight a = weight(0, 3, 8), b = weight(1, 1, 16), *both[] = {&a, &b};     /* costs of the two add up to those that are given, ten times: (3 8 + 1 16) / 8 + (3 + 1) 5 / 4 */
     uint8_t from[VKM_TILE_CLASSES] = {1, 2, 5, 9, NEVER, NEVER};
     double all[VKM_TILE_CLASSES] = {0}, able[VKM_TILE_CLASSES];
-    for (uint32_t c = 0; c < 4; c++) all[c] = cost[c], t.tiles[0][c] = t.tiles[1][c] = (struct vkm_tile_cost){cost[c] / 2, cost[c] * 5 / 4};
+    for (uint32_t c = 0; c < 4; c++) all[c] = cost[c], t.tiles[0][c] = t.tiles[1][c] = (struct vkm_tile_cost){cost[c] / 8, cost[c] * 5 / 4};
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) able[c] = c < 4 && sizes[c] <= most ? 10 * all[c] : NOT_ABLE;
     cr_assert(vkm_tiles_fit(&t, both, 2, n, k, experts, most, from));
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) if (able[c] == NOT_ABLE) cr_expect_eq(from[c], NEVER, "class %u", c);
@@ -117,6 +117,18 @@ Test(fit, known_choices)
     check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER}, "half a percent is not worth a kernel");
     t = (struct vkm_tuning){.dispatch_ns = 1000, .tiles = {{{1}, {1.5}, {2}}}};
     check_from(&t, 40, 2, 8, 16, (uint8_t[]){NEVER, NEVER, 1, NEVER, NEVER, NEVER}, "a dispatch costs more than padding");
+}
+
+Test(fit, goes_by_the_columns)
+{
+    const struct vkm_tuning t = {.tiles = {{{1, -4}, {2, 20}}}};           /* narrow: 4 and 36, wide: 996 and 2020 */
+    static const struct { uint32_t kb; uint8_t one_row, four_rows; } cases[] = {{2, 1, NEVER}, {8, 1, NEVER}, {1000, 1, 3}};
+    for (size_t i = 0; i < VKM_COUNT(cases); i++) {
+        const struct vkm_weight w = weight(0, 1, cases[i].kb), *one[] = {&w};
+        uint8_t from[VKM_TILE_CLASSES];
+        cr_assert(vkm_tiles_fit(&t, one, 1, 16, 2, 8, 16, from));
+        cr_expect(from[0] == cases[i].one_row && from[1] == cases[i].four_rows, "%u blocks: from %u and %u", cases[i].kb, from[0], from[1]);
+    }
 }
 
 Test(fit, leaves_alone_what_it_does_not_know)
@@ -205,11 +217,11 @@ Test(record, refuses_what_is_well_made)
     other.driver_version++;
     size_t n = vkm_tuning_format(&key, &t, bytes);
     cr_expect_str_eq(vkm_tuning_parse(&other, bytes, n, &got), "it is of another device, driver or build");
-    static const double bad[] = {-1, NAN, INFINITY, 1e13};
+    static const double bad[] = {-1, NAN, INFINITY, 1e13, -8e3};
     static const uint32_t no_type = 9999, seven = 7, first_again = 0, too_many = 17;
     const struct { size_t at; const void *value; size_t size; const char *what; } changes[] = {
         {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72 + 8, &bad[0], 8, "negative"}, {72 + 16, &bad[1], 8, "NaN"}, {72 + 104 + 8, &bad[2], 8, "infinite"},
-        {72 + 104 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &seven, 4, "seven classes"}, {72 + 104, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &seven, 4, "version 7"}};
+        {72 + 104 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &seven, 4, "seven classes"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 104, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &seven, 4, "version 7"}};
     for (size_t i = 0; i < VKM_COUNT(changes); i++) {
         const uint64_t zero = 0;
         n = vkm_tuning_format(&key, &t, bytes);

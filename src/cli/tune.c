@@ -7,7 +7,7 @@
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
 #define SIDE 1024u                         /* rows of a matrix, and columns of the wide one */
-#define NARROW 256u                        /* columns of the other: K types have blocks of 256 */
+#define NARROW (VKM_TUNING_BLOCKS * 32u)   /* columns of the other, no fewer than the blocks of K types have */
 #define TILES 256u                         /* of a dispatch */
 #define TILES_CPU 16u
 #define SHARING 8u                         /* tiles that have a matrix in common, as those of an expert have: memory is read once however rows are cut, what tiles cost is the rest */
@@ -236,8 +236,8 @@ static vkm_result measure_type(struct tune *t, const struct vkm_type *type, bool
     TRY(measure_matrices(t, type, SIDE, wide, false));
     TRY(measure_matrices(t, type, NARROW, narrow, dispatch));
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
-        double block = (wide[c] - narrow[c]) / ((SIDE - NARROW) / 32), panel = fmax(0, wide[c] - block * (SIDE / 32));
-        if (block <= 0) block = wide[c] / (SIDE / 32), panel = 0;       /* noise: no column is free */
+        double block = (wide[c] - narrow[c]) / ((SIDE - NARROW) / 32), panel = wide[c] - block * (SIDE / 32);
+        if (block <= 0) block = wide[c] / (SIDE / 32), panel = 0;       /* not measured, or noise: no column is free */
         t->tuning.tiles[type - vkm_types][c] = (struct vkm_tile_cost){block, panel};
     }
     return VKM_OK;

@@ -33,8 +33,9 @@ static double tile_cost(const struct vkm_tuning *t, const struct vkm_weight *con
     double sum = 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct vkm_tile_cost *cost = &t->tiles[type_index(weights[i]->type)][c];
+        uint32_t kb = weights[i]->kb, blocks = kb > VKM_TUNING_BLOCKS ? kb : VKM_TUNING_BLOCKS;
         if (cost->block_ns <= 0) return 0;
-        sum += weights[i]->n_panels * (cost->panel_ns + cost->block_ns * weights[i]->kb);
+        sum += weights[i]->n_panels * (cost->panel_ns + cost->block_ns * blocks) * kb / blocks;
     }
     return sum;
 }
@@ -176,6 +177,10 @@ size_t vkm_tuning_format(const struct vkm_tuning_key *key, const struct vkm_tuni
 }
 
 static bool is_time(double ns) { return ns >= 0 && ns < 1e12; }
+static bool is_cost(const struct vkm_tile_cost *c)
+{
+    return is_time(c->block_ns) && c->panel_ns > -1e12 && c->panel_ns < 1e12 && (c->block_ns == 0 || c->panel_ns + c->block_ns * VKM_TUNING_BLOCKS > 0);
+}
 
 const char *vkm_tuning_parse(const struct vkm_tuning_key *key, const void *bytes, size_t n, struct vkm_tuning *tuning)
 {
@@ -201,7 +206,7 @@ const char *vkm_tuning_parse(const struct vkm_tuning_key *key, const void *bytes
         if (!type || e.n_classes != VKM_TILE_CLASSES || seen >> type_index(type) & 1) return "its content is damaged";
         seen |= 1u << type_index(type);
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
-            if (!is_time(e.tiles[c].block_ns) || !is_time(e.tiles[c].panel_ns)) return "its content is damaged";
+            if (!is_cost(&e.tiles[c])) return "its content is damaged";
         memcpy(t.tiles[type_index(type)], e.tiles, sizeof e.tiles);
     }
     *tuning = t;

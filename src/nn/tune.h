@@ -5,8 +5,9 @@
 #include "build.h"
 
 #define VKM_TUNING_TYPES 16
-/* Of a tile, for each panel of 32 rows of the matrix: nanoseconds for each block of 32 columns, and those that do not depend on the columns. All invocations of the device together,
- * so a tile's share of a dispatch that fills it. block_ns 0: not measured. */
+/* Of a tile, for each panel of 32 rows of the matrix: nanoseconds for each block of 32 columns, and those to be added, which caches may make negative. All invocations of the device
+ * together, so a tile's share of a dispatch that fills it. Fewer blocks than VKM_TUNING_BLOCKS take their share of what so many do. block_ns 0: not measured. */
+#define VKM_TUNING_BLOCKS 8
 struct vkm_tile_cost { double block_ns, panel_ns; };
 struct vkm_tuning {
     double dispatch_ns;                                                /* what one dispatch more costs */
