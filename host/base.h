@@ -28,4 +28,10 @@ void vkm_textf(vkm_text *t, const char *fmt, ...)
 #endif
     ;
 
+/* file.c. FNV-1a, to be gone on with: VKM_HASH_START first. */
+#define VKM_HASH_START 0xcbf29ce484222325u
+uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes);
+/* Writes head and data to a file aside, which then takes the place of `path`: whoever reads sees the old or the new one whole. Folders that are missing are made. */
+vkm_result vkm_file_replace(const char *path, const void *head, size_t n_head, const void *data, size_t n, vkm_error *err);
+
 #endif

@@ -35,7 +35,7 @@ for args in --help -h help "help run" "run --help" "logits -h" "tokenize --help"
     if [ -n "$out" ] && [ -z "$err" ]; then ok; else no "$args is printed to stdout" "$err"; fi
 done
 has "--version" "$out" "vkmoe 0."
-for command in run logits tokenize info; do
+for command in run logits tokenize info tune; do
     status "help $command" 0 help $command
     has "help $command has examples" "$out" "vkmoe $command"
     has "help $command names --help" "$out" "--help"
@@ -252,6 +252,37 @@ child=$!
 for _ in $(seq 600); do grep -q tg4000 err && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
 kill -INT $child; wait $child; is "bench, Ctrl-C: exit status" $? 1
 json "bench, Ctrl-C: what was measured is there, and said to be incomplete" '.complete == false and ([.rows[] | select(.section == "model") | .key] == ["test=pp9"])'
+
+# ---- tune
+for bad in "--type q9" "--type q4_0,,q8_0" "--budget 0" "--check 0" "--check x" "--seed -1" "--tokens 1" "--check 1 --no-cache"; do fails "tune $bad" 2 tune $bad; done
+status "info, not tuned" 0 info --json
+json "info, not tuned" '.devices | all(.tuned == false)'
+fails "tune --check of nothing" 1 tune --check 1
+has "tune --check of nothing: says what to do" "$err" "vkmoe tune"
+status "tune" 0 tune --type q8_0 --budget 0.001 --json --validation
+json "tune --json" '.dispatch_ns >= 0 and .device and (.types | length == 1) and (.types[0] | .type == "q8_0" and .tiles[0].rows == 1 and (.tiles | all(.block_ns > 0)) and (.examples | length > 0))'
+tuning=$(jq -r .file out)
+if [ -s "$tuning" ] && [ "$(dirname "$tuning")" = "$XDG_CACHE_HOME/vkmoe" ]; then ok; else no "tune keeps it" "$tuning"; fi
+status "info, tuned" 0 info
+has "info, tuned" "$out" "     tuned"
+status "info, tuned, other kernels" 0 info --caps baseline --json
+json "info, tuned, other kernels" '.devices[0].tuned == false'
+status "run, tuned" 0 run -p "$prompt" -n 12 --seed 7
+is "run, tuned, same text" "$out" "$first"
+cp "$tuning" whole.bin
+"$vkmoe" tune --type q8_0 --budget 3600 -v >out 2>err &
+child=$!
+for _ in $(seq 600); do grep -q Q8_0 err && break; kill -0 $child 2>/dev/null || break; sleep 0.1; done
+kill -INT $child; wait $child; is "tune, Ctrl-C: exit status" $? 1
+if cmp -s "$tuning" whole.bin && [ "$(ls "$XDG_CACHE_HOME"/vkmoe/tuning* | wc -l)" = 1 ]; then ok; else no "tune, Ctrl-C: what was known is still there" "$(ls "$XDG_CACHE_HOME/vkmoe")"; fi
+head -c 100 whole.bin >"$tuning"
+status "run, damaged tuning" 0 run -p "$prompt" -n 12 --seed 7 -v
+is "run, damaged tuning, same text" "$out" "$first"
+has "run, damaged tuning: said" "$err" "tuning in $XDG_CACHE_HOME/vkmoe is not used"
+status "info, damaged tuning" 0 info --json
+json "info, damaged tuning" '.devices | all(.tuned == false)'
+fails "tune --check, damaged tuning" 1 tune --check 1
+rm "$tuning"
 
 # ---- pipeline cache
 cache=$XDG_CACHE_HOME/vkmoe/pipelines.bin

@@ -320,7 +320,7 @@ static const struct vkm_shape tilings[] = {{.tile_from = {1, 2, 5, NEVER, NEVER,
 /* perm, tiles and arguments of these ids [n k], compared with a sort in plain C. */
 static void check_sorted(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, const struct vkm_shape *tiles, const uint32_t *ids, const char *what)
 {
-    uint32_t slots = n * k, tiles_max = vkm_moe_tiles_max(tiles, n, k, n_expert), piece_tiles = vkm_div_up(tiles_max, pieces);
+    uint32_t slots = n * k, tiles_max = vkm_moe_tiles_max(tiles->tile_from, n, k, n_expert), piece_tiles = vkm_div_up(tiles_max, pieces);
     uint32_t *start = calloc(n_expert + 1, 4), *at = calloc(n_expert, 4);
     cr_assert(start && at);
     for (uint32_t i = 0; i < slots; i++) start[ids[i] + 1]++;
@@ -369,7 +369,7 @@ static void run_router(struct bench *t, const struct route *c, bool few, const s
 {
     struct vkm_push_moe_topk push = {.ws_logits = LOGITS, .ld_logits = LD, .n_used = c->n_used, .ws_ids = IDS, .ws_weight = WEIGHTS,
         .ws_gate = c->gate ? GATE : VKM_NONE, .score = c->score, .renormalise = c->renormalise, .scale = c->scale,
-        .few = few ? c->n : 0, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = vkm_moe_tiles_max(tiles, c->n, c->n_used, c->n_expert), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
+        .few = few ? c->n : 0, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = vkm_moe_tiles_max(tiles->tile_from, c->n, c->n_used, c->n_expert), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};
     pack_tile_from(tiles, push.tile_from);
     struct vkm_step step = {.groups = {few ? 1 : c->n, 1, 1}, .push_bytes = sizeof push};
     const uint32_t lanes = vkm_moe_topk_lanes(&t->build, c->n_expert), spec[] = {lanes, 1, vkm_reduce_shared(&t->build, lanes), c->n_expert};
@@ -515,7 +515,7 @@ Test(router, hostile_logits)
 static void check_sort(struct bench *t, uint32_t n, uint32_t k, uint32_t n_expert, uint32_t pieces, const uint32_t *ids, const char *what)
 {
     const struct vkm_shape *tiles = &tilings[n * k > 4096 ? 0 : n * k % VKM_COUNT(tilings)];
-    uint32_t slots = n * k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK), tiles_max = vkm_moe_tiles_max(tiles, n, k, n_expert), count_words = vkm_moe_count_words(n, k, n_expert);
+    uint32_t slots = n * k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK), tiles_max = vkm_moe_tiles_max(tiles->tile_from, n, k, n_expert), count_words = vkm_moe_count_words(n, k, n_expert);
     cr_assert(slots <= S_COUNTS - S_IDS && count_words < S_PERM - S_COUNTS && slots < S_TILES - S_PERM && 2 * VKM_TILE_CLASSES * tiles_max < S_ARGS - S_TILES);
     struct vkm_push_moe_sort push = {.ws_ids = S_IDS, .n_slots = slots, .n_expert = n_expert, .ws_counts = S_COUNTS, .ws_perm = S_PERM, .ws_tiles = S_TILES, .tiles_max = tiles_max,
                                      .pieces = pieces, .piece_tiles = vkm_div_up(tiles_max, pieces), .ws_args = S_ARGS, .groups_up = S_UP, .groups_down = S_DOWN};

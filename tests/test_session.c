@@ -1,5 +1,6 @@
 /* Sessions: generation and sampling, rewinding, limits, errors, audit and profile, and the bundled model. */
 #include "harness.h"
+#include <stddef.h>
 
 static const vkm_session_params f32 = {.n_ctx = 128, .kv_type = VKM_KV_F32};
 enum { PROMPT = 12 };
@@ -426,6 +427,49 @@ Test(state, passes)
         generate(&r, (vkm_sampling_params){0}, 20, true, &b);
         cr_assert_eq(memcmp(a.ids, b.ids, 20 * 4), 0, "passes of %u", batches[i]);
     }
+    rig_close(&r);
+}
+
+/* A tuning out of a file decides how rows are cut, of experts and of dense matrices, and no bit of what comes out. One that is damaged is said to be, and nothing happens. */
+Test(state, tuning)
+{
+    struct rig r;
+    int32_t tokens[40];
+    vkm_error err = {0};
+    char folder[] = "/tmp/vkmoe-tuning-XXXXXX", path[256], plain[1 << 16], tuned[1 << 16];
+    struct vkm_tuning tuning = {.dispatch_ns = 1};
+    vkm_session_params p = f32;
+    cr_assert(mkdtemp(folder));
+    open_small(&r, "qwen2moe", f32);
+    prompt_of(&r, tokens, 40);
+    for (size_t i = 0; i < vkm_type_count; i++) tuning.tiles[i][0].block_ns = 1, tuning.tiles[i][1].block_ns = 2.5;        /* kernels that small tiles have anyhow; four rows from 3 on, instead of from 2 */
+    struct vkm_shape shape;
+    vkm_shape_choose(vkm_device_caps(r.device), &shape);
+    const struct vkm_tuning_key key = vkm_tuning_key_of(vkm_device_caps(r.device), &shape);
+    OK(vkm_tuning_save(folder, &key, &tuning, &err));
+    cr_assert(!r.session->is_tuned);
+    float *without = eval_steps(&r, tokens, 40, 0), *by_two = eval_steps(&r, tokens, 40, 2);
+    vkm_session_print(r.session, 2, false, plain, sizeof plain);
+    p.tuning_folder = folder;
+    rig_session(&r, p);
+    cr_assert(r.session->is_tuned);
+    float *with = eval_steps(&r, tokens, 40, 0), *with_by_two = eval_steps(&r, tokens, 40, 2);
+    vkm_session_print(r.session, 2, false, tuned, sizeof tuned);
+    check_same(without, with, 40, r.model->h.n_vocab, "tuned, 40 tokens");
+    check_same(by_two, with_by_two, 40, r.model->h.n_vocab, "tuned, 2 tokens");
+    cr_expect_neq(strcmp(plain, tuned), 0, "the tuning was not used");
+    vkm_tuning_path(folder, &key, path, sizeof path);
+    cr_assert_eq(truncate(path, 100), 0);
+    rig_session(&r, p);
+    cr_expect(!r.session->is_tuned && strstr(r.log.text, "the tuning in /tmp/vkmoe-tuning-"), "%s", r.log.text);
+    p.struct_size = offsetof(vkm_session_params, tuning_folder);           /* a program that was built before there was such a thing */
+    vkm_session_destroy(r.session);
+    r.session = NULL;
+    OK(vkm_session_create(r.model, &p, &r.session, &err));
+    cr_expect_null(r.session->params.tuning_folder);
+    unlink(path);
+    rmdir(folder);
+    free(without), free(by_two), free(with), free(with_by_two);
     rig_close(&r);
 }
 

@@ -26,6 +26,8 @@ vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void 
 /* Names what comes next, for the line of progress on stderr that bench_measure shows once it takes over a second. */
 void bench_say(const char *fmt, ...) CLI_PRINTF(1, 2);
 void bench_verbose(bool on);            /* instead a line at once for each */
+void bench_draw(uint32_t runs);         /* what bench_measure does after each run, for others that repeat something; and when it is over: */
+void bench_wipe(void);
 /* From values in the order of the runs; sorts a copy. */
 struct bench_stat bench_stat_of(const double *values, uint32_t n);
 

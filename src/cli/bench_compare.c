@@ -176,10 +176,12 @@ static void describe_file(const struct comparison *c, uint32_t i, char *text, si
              f->record.cpu, f->report.incomplete ? "; INCOMPLETE" : "");
 }
 
+static const char *tiles(const struct bench_file *f) { return note(f, "tiles") ? note(f, "tiles") : "not tuned"; }
+
 /* The next thing that differs between the first file and another, or that is worth saying; false when there is none left. *state starts at 0. */
 static bool next_remark(const struct comparison *c, uint32_t *state, char *text, size_t size)
 {
-    static const char *const what[] = {"device", "driver", "capabilities", "tier", "commit", "processor"};
+    static const char *const what[] = {"device", "driver", "capabilities", "tier", "commit", "processor", "choice of tiles"};
     const struct bench_file *a = &c->files[0];
     uint32_t n = VKM_COUNT(what) + a->report.n_notes + 1;
     while (*state < (c->n_files - 1) * n) {
@@ -187,8 +189,8 @@ static bool next_remark(const struct comparison *c, uint32_t *state, char *text,
         const struct bench_file *b = &c->files[file];
         ++*state;
         if (k < VKM_COUNT(what)) {
-            const char *const x[] = {a->report.device.name, a->report.device.driver, a->report.device.caps, a->tier, a->record.commit, a->record.cpu};
-            const char *const y[] = {b->report.device.name, b->report.device.driver, b->report.device.caps, b->tier, b->record.commit, b->record.cpu};
+            const char *const x[] = {a->report.device.name, a->report.device.driver, a->report.device.caps, a->tier, a->record.commit, a->record.cpu, tiles(a)};
+            const char *const y[] = {b->report.device.name, b->report.device.driver, b->report.device.caps, b->tier, b->record.commit, b->record.cpu, tiles(b)};
             if (strcmp(x[k], y[k]) == 0) continue;
             snprintf(text, size, "%c differs in the %s: %s, not %s", letter(file), what[k], y[k], x[k]);
             return true;

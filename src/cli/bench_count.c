@@ -2,12 +2,12 @@
 #include "bench_device.h"
 #include <string.h>
 
-vkm_result bench_tiles_add(const struct vkm_shape *shape, const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err)
+vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     struct vkm_push_matmul push;
     memcpy(&push, step->push, sizeof push);
-    uint64_t first = push.ws_tiles - space->tiles.at, class = first / (2ull * vkm_moe_tiles_max(shape, n, moe->n_used, moe->n_expert)), arg = step->indirect_offset / 4 - space->args.at;
+    uint64_t first = push.ws_tiles - space->tiles.at, class = first / (2ull * n * moe->n_used), arg = step->indirect_offset / 4 - space->args.at;
     if (first >= space->tiles.ld || class >= VKM_COUNT(sizes) || (step->indirect && arg >= space->args.ld))
         return vkm_fail(err, VKM_ERR_FORMAT, "step %s has no tile list where one is expected", step->label);
     uint32_t count = step->indirect ? args[arg] : step->groups[0];

@@ -3,7 +3,7 @@
 #define VKM_CLI_BENCH_DEVICE_H
 
 #include "bench.h"
-#include "moe/layer.h"
+#include "model/session.h"
 
 /* ---------------------------------------------------------------- bench_time.c: how long a finished program takes */
 
@@ -38,6 +38,8 @@ const struct vkm_type *bench_type_for(const struct vkm_type *type, uint32_t cols
 
 /* ---------------------------------------------------------------- bench_routing.c */
 
+uint64_t bench_random(uint64_t *state);
+double bench_random01(uint64_t *state);          /* in [0, 1) */
 enum bench_routing { BENCH_UNIFORM, BENCH_ZIPF };
 /* ids [n][n_used]: distinct experts for each token, all alike or the one of rank r with probability in proportion to 1 / r. Same seed, same ids. */
 vkm_result bench_route(uint64_t seed, enum bench_routing routing, uint32_t n_expert, uint32_t n_used, uint32_t n, uint32_t *ids, vkm_error *err);
@@ -62,6 +64,8 @@ struct bench_plan {
 };
 /* VKM_ERR_LIMIT, saying why, where the device cannot bind such a layer. */
 vkm_result bench_plan_create(const struct vkm_caps *caps, const struct bench_shape *shape, const struct vkm_type *type, struct bench_plan *plan, vkm_error *err);
+/* Only experts' matrices, as moe.down, for kernels without a layer around them. */
+vkm_result bench_plan_experts(const struct vkm_caps *caps, const struct vkm_type *type, uint32_t rows, uint32_t cols, uint32_t experts, struct bench_plan *plan, vkm_error *err);
 void bench_plan_destroy(struct bench_plan *plan);
 
 struct bench_weights {
@@ -83,7 +87,7 @@ vkm_result bench_upload(vkm_device *device, vkm_buffer *to, uint64_t offset, con
 /* What the tile lists that the device wrote say of one expert matmul, summed over its dispatches. */
 struct bench_tiles { uint64_t tiles, rows, computed /* rows with the tiles' padding */, empty /* workgroups without a row */; };
 /* Reads them from words [tiles.ld] and [args.ld] of the space, as they were after a layer of n tokens; adds to *t. */
-vkm_result bench_tiles_add(const struct vkm_shape *shape, const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err);
+vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err);
 
 /* weights: of the bytes, those of weights, each matrix once. moved: bytes with the weights that tiles of the same expert read again; inputs read again by neighbouring workgroups
  * are left to the caches. */
@@ -92,6 +96,9 @@ struct bench_work { double bytes, weights, flops, moved; };
 bool bench_work_of(const struct vkm_moe *moe, const char *label, uint32_t n, double distinct, double tiles, struct bench_work *work);
 
 /* ---------------------------------------------------------------- bench_layer.c */
+
+/* Where a layer of n tokens works, as a session would have it. */
+void bench_space(const struct vkm_caps *caps, const struct bench_shape *shape, const struct bench_plan *plan, uint32_t n, struct vkm_space *space);
 
 struct bench_case { uint32_t tokens; enum bench_routing routing; };
 /* One shape and type in all its cases: rows "layer" and "step". Cases that cannot be are rows that say so; an error ends the command. */

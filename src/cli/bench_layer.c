@@ -1,7 +1,6 @@
 /* vkmoe bench layer: the MoE layer alone, at the shapes of published models, with synthetic weights and a routing that is chosen. Each step's time beside what it must move and do.
  * A program holds several layers, so that what it reads exceeds caches as it does in a model; figures are of one layer. */
 #include "bench_device.h"
-#include "model/session.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,13 +62,12 @@ static void skip(struct layer *l, const struct bench_case *c, const char *why)
 /* ---------------------------------------------------------------- planning */
 
 /* A model of one such layer, for who plans the workspace of a session. */
-static void plan_space(const struct layer *l, uint32_t n, struct vkm_space *space)
+void bench_space(const struct vkm_caps *caps, const struct bench_shape *s, const struct bench_plan *plan, uint32_t n, struct vkm_space *space)
 {
-    const struct bench_shape *s = l->shape;
-    struct vkm_layer one = {.moe = l->plan.moe};
+    struct vkm_layer one = {.moe = plan->moe};
     struct vkm_model model = {.h = {.n_layer = 1, .n_embd = s->n_embd, .n_vocab = 32, .n_head = 1, .n_head_kv = 1, .head = 32, .n_expert = s->n_expert, .n_used = s->n_used,
                                     .n_ff = s->n_ff, .n_ff_shared = s->n_ff_shared}, .layers = &one};
-    vkm_space_plan(&model, l->caps, n, 1, space);
+    vkm_space_plan(&model, caps, n, 1, space);
     /* Where a layer's last step leaves the next one's input the router puts its logits: it has to wait for it, as in a model. */
     space->moe.logits.at = space->xn.at;
 }
@@ -86,7 +84,7 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
 {
     const struct bench_shape *s = l->shape;
     *p = (struct planned){.c = c};
-    plan_space(l, c.tokens, &p->space);
+    bench_space(l->caps, s, &l->plan, c.tokens, &p->space);
     p->x0 = (struct vkm_region){(uint32_t)p->space.words, p->space.xn.ld, c.tokens};
     uint64_t each = (uint64_t)c.tokens * p->space.xn.ld, least = (p->space.words + each) * 4;
     if (least > l->caps->storage_range) {
@@ -217,7 +215,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
-        r = bench_tiles_add(&l->kernels, &l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
+        r = bench_tiles_add(&l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
     }
     for (uint32_t i = 0; !r && i < labels->n; i++)
         if (labels->at[i].tiled && labels->at[i].tiles.rows != (uint64_t)slots * p->n_layers)
@@ -511,7 +509,7 @@ static bool tile_can_be(vkm_device *device, uint32_t tile)
 {
     struct vkm_shape shape;
     vkm_shape_choose(vkm_device_caps(device), &shape);
-    return vkm_tile_rows(tile) == tile && tile <= (vkm_shape_tile_rows(&shape) > 16 ? vkm_shape_tile_rows(&shape) : 16);
+    return vkm_tile_rows(tile) == tile && tile <= vkm_shape_tile_most(&shape);
 }
 
 int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report)

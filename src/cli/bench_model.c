@@ -556,6 +556,7 @@ static void describe(struct bench *b)
     bench_note(b->report, "model", "%s, %.4g G parameters, %.4g GB (%s)", info->architecture, 1e-9 * (double)info->n_params, 1e-9 * (double)info->file_bytes,
                slash ? slash + 1 : path ? path : "unknown");
     bench_note(b->report, "kv", "%s", b->o->args->kv);
+    bench_note(b->report, "tiles", b->e.session->is_tuned ? "tuned" : "not tuned");
 }
 
 static void memory_row(struct bench *b)

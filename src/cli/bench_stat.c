@@ -75,7 +75,7 @@ static struct { char what[128]; double since; bool drawn, verbose; } progress;
 
 void bench_verbose(bool on) { progress.verbose = on; }
 
-static void wipe(void)
+void bench_wipe(void)
 {
     if (progress.drawn) fprintf(stderr, "\r%*s\r", 100, "");
     progress.drawn = false;
@@ -85,14 +85,14 @@ void bench_say(const char *fmt, ...)
 {
     va_list list;
     va_start(list, fmt);
-    wipe();
+    bench_wipe();
     vsnprintf(progress.what, sizeof progress.what, fmt, list);
     progress.since = seconds();
     va_end(list);
     if (progress.verbose) fprintf(stderr, "vkmoe: %s\n", progress.what);
 }
 
-static void draw(uint32_t runs)
+void bench_draw(uint32_t runs)
 {
     double time = seconds() - progress.since;
     if (time < 1 || progress.verbose || !progress.what[0] || !is_terminal(stderr)) return;
@@ -111,7 +111,7 @@ vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void 
     bool has_gpu = true;
     vkm_result r = VKM_OK;
     for (uint32_t i = 0; i < policy->warmups && r == VKM_OK; i++) {
-        draw(0);
+        bench_draw(0);
         r = interrupted() ? vkm_fail(err, VKM_ERR_CANCELLED, "interrupted") : run(user, &on_gpu, err);
     }
     for (double now = start = seconds(); r == VKM_OK && n < policy->max_runs && (n == 0 || now - start < policy->max_seconds); ) {
@@ -131,7 +131,7 @@ vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void 
         times[n] = now - before;
         gpu_times[n++] = on_gpu;
         if (isnan(on_gpu)) has_gpu = false;
-        draw(n);
+        bench_draw(n);
         if (n < policy->min_runs) continue;
         if (n >= 32 && n % 8) continue;                    /* sorting all of them each time would cost more than short runs do */
         if (stat_of(times, n, policy->tight).tight && (!has_gpu || stat_of(gpu_times, n, policy->tight).tight)) break;
@@ -140,7 +140,7 @@ vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void 
         *wall = stat_of(times, n, policy->tight);
         *gpu = has_gpu ? stat_of(gpu_times, n, policy->tight) : (struct bench_stat){.median = NAN, .p10 = NAN, .p90 = NAN};
     }
-    wipe();
+    bench_wipe();
     free(times);
     free(gpu_times);
     return r;

@@ -119,6 +119,8 @@ static vkm_result place(struct bench_plan *p, struct vkm_weight *w, bool identit
     return VKM_OK;
 }
 
+static uint64_t slab_limit(const struct vkm_caps *caps) { return (caps->storage_range < MAX_SLAB_BYTES ? caps->storage_range : MAX_SLAB_BYTES) / 16 * 16; }
+
 static struct vkm_weight matrix(const struct vkm_type *type, uint32_t rows, uint32_t cols, uint32_t experts, bool glu)
 {
     return (struct vkm_weight){.type = bench_type_for(type, cols), .rows = rows, .cols = cols, .experts = experts, .glu = glu};
@@ -149,9 +151,18 @@ static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, c
     return VKM_OK;
 }
 
+vkm_result bench_plan_experts(const struct vkm_caps *caps, const struct vkm_type *type, uint32_t rows, uint32_t cols, uint32_t experts, struct bench_plan *plan, vkm_error *err)
+{
+    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->slabs};
+    plan->moe.down = matrix(type, rows, cols, experts, false);
+    vkm_result r = place(plan, &plan->moe.down, false, "the experts' matrices", err);
+    if (r) bench_plan_destroy(plan);
+    return r;
+}
+
 vkm_result bench_plan_create(const struct vkm_caps *caps, const struct bench_shape *shape, const struct vkm_type *type, struct bench_plan *plan, vkm_error *err)
 {
-    *plan = (struct bench_plan){.slab_limit = (caps->storage_range < MAX_SLAB_BYTES ? caps->storage_range : MAX_SLAB_BYTES) / 16 * 16, .set_limit = caps->slabs};
+    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->slabs};
     if (shape->n_expert > VKM_MAX_EXPERTS || shape->n_used > VKM_MAX_USED)
         return vkm_fail(err, VKM_ERR_LIMIT, "%u experts, %u for a token: the library takes up to %u and %u", shape->n_expert, shape->n_used, VKM_MAX_EXPERTS, VKM_MAX_USED);
     if (shape->n_expert + shape->shared_gated > shape->n_embd)
@@ -232,8 +243,9 @@ static vkm_result upload_tables(vkm_device *device, const struct bench_plan *pla
     memcpy(tables, plan->tables, bytes);
     for (size_t i = 0; i < VKM_COUNT(all) && vkm_device_caps(device)->scalar_loads; i++) {
         uint32_t first = 0, *entry = tables + all[i]->tab;
+        if (!all[i]->type) continue;
         while (plan->slab_set[first] != all[i]->set) first++;
-        for (uint32_t c = 0; all[i]->type && c < all[i]->experts * all[i]->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
+        for (uint32_t c = 0; c < all[i]->experts * all[i]->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
             uint64_t address = vkm_buffer_address(slabs[first + entry[0]]) + (uint64_t)entry[1] * 16;
             entry[2] = (uint32_t)address;
             entry[3] = (uint32_t)(address >> 32);

@@ -1,4 +1,4 @@
-/* The program: what its commands share. Commands are run.c, logits.c, tokenize.c, info.c and bench*.c; commands.c has the table of commands, options.c that of options. */
+/* The program: what its commands share. Commands are run.c, logits.c, tokenize.c, info.c, tune*.c and bench*.c; commands.c has the table of commands, options.c that of options. */
 #ifndef VKM_CLI_H
 #define VKM_CLI_H
 
@@ -28,7 +28,7 @@ struct args {
     bool kernels, keys, tensors;
     bool md, csv, quick;
     const char *html, *pp, *tg, *sequences, *shape, *type, *routing;   /* bench: lists are parsed by who uses them */
-    int64_t runs, tile;                                    /* 0: as many as the budget allows; as the device likes */
+    int64_t runs, tile, check;                                    /* 0: as many as the budget allows; as the device likes */
     double budget;
     const char *files[ARGS_FILES];                         /* what is no option, for commands that take such */
     int n_files, argc;
@@ -38,7 +38,8 @@ struct args {
 
 enum {
     CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128, CMD_KERNELS = 256,
-    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_BENCH = CMD_MEASURE | CMD_COMPARE | CMD_KERNELS, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE | CMD_KERNELS, CMD_ALL = 511
+    CMD_TUNE = 512,
+    CMD_GENERATE = CMD_RUN | CMD_LOGITS, CMD_MEASURE = CMD_ROOFLINE | CMD_LAYER | CMD_MODEL, CMD_BENCH = CMD_MEASURE | CMD_COMPARE | CMD_KERNELS, CMD_DEVICE = CMD_GENERATE | CMD_MEASURE | CMD_KERNELS | CMD_TUNE, CMD_ALL = 1023
 };
 struct command {
     const char *name;                                      /* "run"; "bench model": of the group of commands "bench", whose run is NULL */
@@ -103,7 +104,8 @@ int engine_open(const struct args *args, struct engine *e);
 /* engine_open's two halves. cache: where pipelines are kept, NULL: nowhere. */
 int engine_device(const struct args *args, const char *cache, struct engine *e);
 int engine_model(const struct args *args, struct engine *e);
-const char *cache_path(char *path, size_t size);      /* where pipelines are kept by default; NULL: nowhere */
+const char *cache_folder(char *path, size_t size);    /* what is kept by default, tunings among it, is here; NULL: nowhere */
+const char *cache_path(char *path, size_t size);      /* where pipelines are */
 int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e);
 /* With --print or --profile the programs of the prompt's first pass and of one token. Comes last: it changes the sequence. */
 int engine_print(const struct args *args, const struct engine *e, const int32_t *ids, size_t n, FILE *out);
@@ -139,6 +141,7 @@ int run_command(const struct args *args);
 int logits_command(const struct args *args);
 int tokenize_command(const struct args *args);
 int info_command(const struct args *args);
+int tune_command(const struct args *args);
 int bench_roofline_command(const struct args *args);
 int bench_layer_command(const struct args *args);
 int bench_model_command(const struct args *args);

@@ -1,26 +1,55 @@
 /* vkmoe info: devices, what is in a model file, kernels. */
 #include "cli.h"
 #include "model/arch.h"
-#include "nn/types.h"
+#include "nn/tune.h"
 #include <stdlib.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- devices */
 
-struct devices { vkm_device_info *list; uint32_t n; vkm_error err; };
+enum tuned { UNKNOWN, NOT_TUNED, TUNED };
+struct devices { vkm_device_info *list; enum tuned *tuned; uint32_t n; vkm_error err; };
 
 static int find_devices(struct devices *d)
 {
     if (vkm_devices(NULL, &d->n, &d->err) != VKM_OK) { d->n = 0; return STATUS_OK; }   /* no loader: said where devices would stand */
     uint32_t room = d->n;
     d->list = calloc(room + 1, sizeof *d->list);
-    if (!d->list) return fail("out of memory");
+    d->tuned = calloc(room + 1, sizeof *d->tuned);
+    if (!d->list || !d->tuned) return fail("out of memory");
     if (room && vkm_devices(d->list, &d->n, &d->err) != VKM_OK) d->n = 0;
     if (d->n > room) d->n = room;
     return STATUS_OK;
 }
 
-static void json_device(struct json *j, const vkm_device_info *d)
+/* Whether `vkmoe tune` has measured the device, with its kernels for these caps. */
+static enum tuned is_tuned(const vkm_device *device)
+{
+    char folder[4096];
+    const char *why;
+    struct vkm_shape shape;
+    struct vkm_tuning tuning;
+    if (!cache_folder(folder, sizeof folder)) return UNKNOWN;
+    vkm_shape_choose(vkm_device_caps(device), &shape);
+    const struct vkm_tuning_key key = vkm_tuning_key_of(vkm_device_caps(device), &shape);
+    return vkm_tuning_load(folder, &key, &tuning, &why) ? TUNED : NOT_TUNED;
+}
+
+/* What a listing does not tell: each device is opened for it. */
+static void look_for_tunings(struct devices *d)
+{
+    for (uint32_t i = 0; i < d->n; i++) {
+        char select[16];
+        vkm_device *device = NULL;
+        snprintf(select, sizeof select, "%u", d->list[i].index);
+        vkm_device_params params = {.struct_size = sizeof params, .select = select};
+        if (!d->list[i].usable || vkm_device_create(&params, &device, NULL) != VKM_OK) continue;
+        d->tuned[i] = is_tuned(device);
+        vkm_device_destroy(device);
+    }
+}
+
+static void json_device(struct json *j, const vkm_device_info *d, enum tuned tuned)
 {
     char api[48];
     snprintf(api, sizeof api, "%u.%u.%u", d->api_major, d->api_minor, d->api_patch);
@@ -36,28 +65,30 @@ static void json_device(struct json *j, const vkm_device_info *d)
     json_bool(j, "usable", d->usable);
     if (!d->usable) json_str(j, "unusable_why", d->unusable_why);
     json_str(j, "caps", d->caps);
+    if (tuned != UNKNOWN) json_bool(j, "tuned", tuned == TUNED);
     json_close(j);
 }
 
-static void print_device(const vkm_device_info *d)
+static void print_device(const vkm_device_info *d, enum tuned tuned)
 {
     printf("%3u  %s (%s)\n     ", d->index, d->name, d->type);
     printf("%s, Vulkan %u.%u.%u, %04x:%04x, ", d->driver, d->api_major, d->api_minor, d->api_patch, d->vendor_id, d->device_id);
     print_bytes(stdout, d->memory_bytes);
     printf("\n     %s%s\n", d->usable ? "" : "not usable: ", d->usable ? d->caps : d->unusable_why);
+    if (tuned != UNKNOWN) printf("     %s\n", tuned == TUNED ? "tuned" : "not tuned: `vkmoe tune` measures which kernels are the fastest");
 }
 
 static void show_devices(const struct devices *d, struct json *j)
 {
     if (j) {
         json_open(j, "devices", '[', false);
-        for (uint32_t i = 0; i < d->n; i++) json_device(j, &d->list[i]);
+        for (uint32_t i = 0; i < d->n; i++) json_device(j, &d->list[i], d->tuned[i]);
         json_close(j);
         if (d->err.code) json_str(j, "devices_error", d->err.message);
         return;
     }
     printf("Devices\n");
-    for (uint32_t i = 0; i < d->n; i++) print_device(&d->list[i]);
+    for (uint32_t i = 0; i < d->n; i++) print_device(&d->list[i], d->tuned[i]);
     if (d->err.code) printf("     none: %s\n", d->err.message);
     else if (d->n == 0) printf("     none: the Vulkan loader found no driver (Debian: apt install mesa-vulkan-drivers)\n");
 }
@@ -309,9 +340,11 @@ int info_command(const struct args *given)
             if (chosen) status = fail_error(&err);
         } else if (chosen) {                               /* only the one that --device and --caps mean, as it is used then */
             vkm_device_get_info(device, &d.list[0]);
+            d.tuned[0] = is_tuned(device);
             d.n = 1;
         }
     }
+    if (status == STATUS_OK && !chosen) look_for_tunings(&d);
     struct json json = {.out = stdout}, *j = args.json ? &json : NULL;
     if (status == STATUS_OK) {
         if (j) {
@@ -326,5 +359,6 @@ int info_command(const struct args *given)
     vkm_gguf_close(g);
     vkm_device_destroy(device);
     free(d.list);
+    free(d.tuned);
     return status;
 }

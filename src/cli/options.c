@@ -38,6 +38,10 @@ static const struct option options[] = {
     {CMD_LAYER, 0, "routing", "R,..", TEXT, AT(routing), 0, 0, "Measurement", "how tokens choose experts: uniform, zipf. Default: uniform"},
     {CMD_LAYER, 0, "tile", "N", INTEGER, AT(tile), 1, 64, "Measurement", "most tokens of an expert that a workgroup takes together: 1, 4, 8 or 16, more with cooperative matrices. Default: as the device is thought to like"},
     {CMD_MEASURE, 'r', "runs", "N", INTEGER, AT(runs), 1, 1000000, "Measurement", "so many runs of each test, instead of until its interval is tight or the budget is used up"},
+    {CMD_TUNE, 0, "type", "T,..", TEXT, AT(type), 0, 0, "Measurement", "types of weights, such as q4_k,q6_k; what is known of the others stays. Default: all"},
+    {CMD_TUNE, 0, "budget", "SECONDS", REAL, AT(budget), 0.001, 86400, "Measurement", "most time for the runs of one type, after compiling; three runs of each there always are. Default: 3"},
+    {CMD_TUNE, 0, "check", "N", INTEGER, AT(check), 1, 100000, "Measurement", "measure nothing new: compare what the tuning chooses with every other way to cut rows, in N random cases"},
+    {CMD_TUNE, 's', "seed", "N", INTEGER, AT(seed), 0, UINT32_MAX, "Measurement", "of the random cases. Default: 1"},
     {CMD_MEASURE, 0, "budget", "SECONDS", REAL, AT(budget), 0.001, 86400, "Measurement", "most time for the runs of one test, after its warm-up. Default: 3"},
 
     {CMD_RUN, 'n', "n-predict", "N", INTEGER, AT(n), -1, INT32_MAX, "Generation", "tokens to generate; -1: until the model ends or the context is full. Default: 128"},
@@ -58,7 +62,7 @@ static const struct option options[] = {
     {CMD_LOGITS, 0, "decode", NULL, FLAG, AT(decode), 0, 0, "Output", "feed the tokens one at a time"},
     {CMD_RUN, 0, "special", NULL, FLAG, AT(special), 0, 0, "Output", "show control tokens"},
     {CMD_RUN, 0, "no-echo", NULL, FLAG, AT(no_echo), 0, 0, "Output", "do not print the prompt before the generated text"},
-    {CMD_RUN | CMD_TOKENIZE | CMD_INFO | CMD_BENCH, 0, "json", NULL, FLAG, AT(json), 0, 0, "Output", "one JSON object on standard output instead of text"},
+    {CMD_RUN | CMD_TOKENIZE | CMD_INFO | CMD_BENCH | CMD_TUNE, 0, "json", NULL, FLAG, AT(json), 0, 0, "Output", "one JSON object on standard output instead of text"},
     {CMD_BENCH, 0, "md", NULL, FLAG, AT(md), 0, 0, "Output", "Markdown tables on standard output, to be pasted"},
     {CMD_BENCH, 0, "csv", NULL, FLAG, AT(csv), 0, 0, "Output", "CSV on standard output, a line a figure"},
     {CMD_BENCH, 'o', "output", "FILE", TEXT, AT(output), 0, 0, "Output", "a file instead of standard output"},
@@ -71,7 +75,7 @@ static const struct option options[] = {
 
     {CMD_DEVICE | CMD_INFO, 0, "device", "N|NAME", TEXT, AT(device), 0, 0, "Device", "number or part of the name, as `vkmoe info` shows them. Default: $VKMOE_DEVICE, else the best"},
     {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; or less exact ones: fp16, int8dot, coopmat. Default: $VKMOE_CAPS"},
-    {CMD_GENERATE | CMD_ROOFLINE | CMD_LAYER, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write the pipeline cache ($XDG_CACHE_HOME/vkmoe/pipelines.bin)"},
+    {CMD_GENERATE | CMD_ROOFLINE | CMD_LAYER | CMD_TUNE, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write what is kept in $XDG_CACHE_HOME/vkmoe: the pipeline cache, tunings"},
     {CMD_DEVICE, 0, "validation", NULL, FLAG, AT(validation), 0, 0, "Device", "run under the Khronos validation layer; a message from it fails the command"},
     {CMD_LOGITS, 0, "audit", NULL, FLAG, AT(audit), 0, 0, "Device", "check that every step reads and writes only what it declares; slow"},
     {CMD_DEVICE | CMD_INFO, 'v', "verbose", NULL, FLAG, AT(verbose), 0, 0, "Device", "say more on standard error"},

@@ -198,7 +198,7 @@ static bool on_progress(void *user, uint64_t done, uint64_t total)
     return !interrupted();
 }
 
-const char *cache_path(char *path, size_t size)
+const char *cache_folder(char *path, size_t size)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     int n = cache && *cache == '/' ? snprintf(path, size, "%s", cache) : home && *home ? snprintf(path, size, "%s/.cache", home) : -1;
@@ -206,8 +206,10 @@ const char *cache_path(char *path, size_t size)
     mkdir(path, 0700);
     strcat(path, "/vkmoe");
     mkdir(path, 0700);
-    return strcat(path, "/pipelines.bin");
+    return path;
 }
+
+const char *cache_path(char *path, size_t size) { return cache_folder(path, size) ? strcat(path, "/pipelines.bin") : NULL; }
 
 int engine_device(const struct args *args, const char *cache, struct engine *e)
 {
@@ -248,7 +250,8 @@ int engine_open(const struct args *args, struct engine *e)
 int engine_session(const struct args *args, uint32_t n_ctx, uint32_t n_seq, struct engine *e)
 {
     vkm_error err = {0};
-    vkm_session_params session = {.struct_size = sizeof session, .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .n_seq = n_seq, .audit = args->audit, .profile = args->profile,
+    char folder[4096];
+    vkm_session_params session = {.struct_size = sizeof session, .tuning_folder = args->no_cache ? NULL : cache_folder(folder, sizeof folder), .n_ctx = n_ctx, .n_batch = (uint32_t)args->batch, .n_seq = n_seq, .audit = args->audit, .profile = args->profile,
                                   .kv_type = strcmp(args->kv, "f32") == 0 ? VKM_KV_F32 : VKM_KV_F16};
     if (vkm_session_create(e->model, &session, &e->session, &err) != VKM_OK) return fail_error(&err);
     return STATUS_OK;

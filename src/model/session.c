@@ -159,6 +159,16 @@ static vkm_result create(struct vkm_session *s, vkm_error *err)
     return create_bindings(s, err);
 }
 
+static void load_tuning(struct vkm_session *s)
+{
+    const vkm_device *device = s->model->device;
+    const struct vkm_tuning_key key = vkm_tuning_key_of(vkm_device_caps(device), &s->shape);
+    const char *why, *folder = s->params.tuning_folder;
+    s->is_tuned = vkm_tuning_load(folder, &key, &s->tuning, &why);
+    if (why) vkm_logf(device, VKM_LOG_INFO, "the tuning in %s is not used: %s", folder, why);
+    s->params.tuning_folder = NULL;                        /* was borrowed */
+}
+
 vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params, vkm_session **session, vkm_error *err)
 {
     if (!model || !session) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_create: model and session are required");
@@ -171,6 +181,7 @@ vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params
     s->n_seq = s->params.n_seq ? s->params.n_seq : 1;
     s->kv16 = s->params.kv_type != VKM_KV_F32;
     vkm_shape_choose(vkm_device_caps(model->device), &s->shape);
+    if (s->params.tuning_folder) load_tuning(s);
     vkm_result r = n_ctx > INT32_MAX ? vkm_fail(err, VKM_ERR_ARGUMENT, "a context of %llu is too large", (unsigned long long)n_ctx) :
                    s->n_seq > MOST_SEQUENCES ? vkm_fail(err, VKM_ERR_ARGUMENT, "%u sequences are more than %u", s->n_seq, MOST_SEQUENCES) : create(s, err);
     if (r != VKM_OK) { vkm_session_destroy(s); return r; }

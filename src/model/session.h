@@ -3,6 +3,7 @@
 #define VKM_MODEL_SESSION_H
 
 #include "model.h"
+#include "nn/tune.h"
 
 /* Where everything is in the workspace: regions of rows for up to n_batch tokens. */
 struct vkm_space {
@@ -32,6 +33,8 @@ struct vkm_session {
     vkm_session_params params;
     struct vkm_space space;
     struct vkm_shape shape;
+    struct vkm_tuning tuning;                  /* where is_tuned */
+    bool is_tuned;
     vkm_buffer *workspace, *tables, *readback; /* readback: the sequences' recent tokens, then logits */
     vkm_buffer **kv;
     uint32_t n_kv, kv_in_set;                  /* buffers in all, buffers of one descriptor set */

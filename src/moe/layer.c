@@ -4,24 +4,32 @@
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
 uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert) { return vkm_div_up(n * k, VKM_SORT_CHUNK) * n_expert; }
-uint32_t vkm_moe_tiles_max(const struct vkm_shape *shape, uint32_t n, uint32_t k, uint32_t n_expert)
+uint32_t vkm_moe_tiles_max(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n, uint32_t k, uint32_t n_expert)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t slots = n * k, experts = n_expert < slots ? n_expert : slots, above = slots + 1, most = 0;
     for (uint32_t c = VKM_TILE_CLASSES; c-- > 0;) {          /* fewer than `above` rows of an expert are left for this class */
-        if (shape->tile_from[c] == VKM_TILE_NEVER) continue;
+        if (tile_from[c] == VKM_TILE_NEVER) continue;
         uint64_t tiles = above > slots ? (uint64_t)slots / sizes[c] + experts : (uint64_t)experts * vkm_div_up(above - 1, sizes[c]);
         if (tiles > most) most = tiles < slots ? (uint32_t)tiles : slots;
-        if (shape->tile_from[c] < above) above = shape->tile_from[c];
+        if (tile_from[c] < above) above = tile_from[c];
     }
     return most;
 }
 
+/* How the experts' rows are cut in a layer of n tokens: the same for its router and its matmuls. */
+static void tiles_of(const struct vkm_build *b, const struct vkm_moe *m, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES])
+{
+    const struct vkm_weight *joined[] = {&m->gate_up, &m->down}, *apart[] = {&m->gate, &m->up, &m->down};
+    if (m->gate_up.type) vkm_build_tiles(b, joined, VKM_COUNT(joined), n, m->n_used, m->n_expert, tile_from);
+    else                 vkm_build_tiles(b, apart, VKM_COUNT(apart), n, m->n_used, m->n_expert, tile_from);
+}
+
 /* The tiles' classes as kernels want them. */
-static void pack_tile_from(const struct vkm_shape *shape, uint32_t packed[2])
+static void pack_tile_from(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t packed[2])
 {
     packed[0] = packed[1] = 0;
-    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed[c / 4] |= (uint32_t)shape->tile_from[c] << c % 4 * 8;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed[c / 4] |= (uint32_t)tile_from[c] << c % 4 * 8;
 }
 
 /* One workgroup compares all experts of each of the tokens with each other, a token at a time: not worth it for hundreds of experts. */
@@ -38,21 +46,22 @@ uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { retu
 static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
 {
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
-    uint32_t tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert);
+    uint8_t tile_from[VKM_TILE_CLASSES];
     bool few = n <= vkm_moe_few_rows(m->n_expert);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, step, s->gate, n);
     if (few) {
         vkm_writes_words(b, step, s->perm.at, n * m->n_used);
-        vkm_writes_words(b, step, s->tiles.at, VKM_TILE_CLASSES * 2 * tiles_max);
+        vkm_writes_words(b, step, s->tiles.at, VKM_TILE_CLASSES * 2 * n * m->n_used);
         vkm_writes_words(b, step, s->args.at, VKM_TILE_CLASSES * 6);
     }
     struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
-        .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = tiles_max, .ws_args = s->args.at,
+        .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = n * m->n_used, .ws_args = s->args.at,
         .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
-    pack_tile_from(&b->shape, push.tile_from);
+    tiles_of(b, m, n, tile_from);
+    pack_tile_from(tile_from, push.tile_from);
     return push;
 }
 
@@ -108,11 +117,13 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t slots = n * m->n_used, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
-        .tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert),
+        .tiles_max = slots,
         .pieces = piece_count(b, m, n), .ws_args = s->args.at,
         .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
-    pack_tile_from(&b->shape, push.tile_from);
-    push.piece_tiles = vkm_div_up(push.tiles_max, push.pieces);
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    tiles_of(b, m, n, tile_from);
+    pack_tile_from(tile_from, push.tile_from);
+    push.piece_tiles = vkm_div_up(vkm_moe_tiles_max(tile_from, n, m->n_used, m->n_expert), push.pieces);
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * (chunks * 2 > VKM_SORT_CHUNK ? chunks * 2 : VKM_SORT_CHUNK) * 2);
     if (lanes > 64) lanes = 64;
 
@@ -128,7 +139,7 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     vkm_reads_words(b, &permute, s->ids.at, slots);
     vkm_reads_words(b, &permute, s->counts.at, chunks * m->n_expert);
     vkm_writes_words(b, &permute, s->perm.at, slots);
-    vkm_writes_words(b, &permute, s->tiles.at, VKM_TILE_CLASSES * 2 * push.tiles_max);
+    vkm_writes_words(b, &permute, s->tiles.at, VKM_TILE_CLASSES * 2 * slots);
     vkm_writes_words(b, &permute, s->args.at, VKM_TILE_CLASSES * push.pieces * 6);
     return vkm_build_step(b, "moe_permute", "", spec, 3, &permute, "moe_permute");
 }
@@ -139,19 +150,21 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
                           struct vkm_region x, uint32_t x_rows, struct vkm_region y, uint32_t n, bool is_down)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
-    uint32_t slots = n * m->n_used, tiles_max = vkm_moe_tiles_max(&b->shape, n, m->n_used, m->n_expert), groups = vkm_matmul_groups(&b->shape, w);
-    uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(tiles_max, pieces);
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    tiles_of(b, m, n, tile_from);
+    uint32_t slots = n * m->n_used, groups = vkm_matmul_groups(&b->shape, w);
+    uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(vkm_moe_tiles_max(tile_from, n, m->n_used, m->n_expert), pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
-        if (b->shape.tile_from[c] > n || b->shape.tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has more rows than there are tokens */
+        if (tile_from[c] > n || tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has more rows than there are tokens */
         struct vkm_push_matmul push;
         struct vkm_region in = x;
         TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
         vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;
         push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = y.at; push.ld_y = y.ld;
-        push.ws_tiles = s->tiles.at + 2 * (c * tiles_max + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
+        push.ws_tiles = s->tiles.at + 2 * (c * slots + i % pieces * piece_tiles); push.ws_perm = s->perm.at; push.ws_scale = s->weights.at;
         struct vkm_step step = {.groups = {piece_tiles, groups, 1}, .bindings = b->sets[w->set], .indirect = n > 1, .concurrent = n > 1 ? 1 + is_down : 0,
                                 .indirect_offset = ((uint64_t)s->args.at + i * 6 + (is_down ? 3 : 0)) * 4};
         VKM_STEP_PUSH(step, push);
@@ -192,16 +205,17 @@ static vkm_result shared_expert(struct vkm_build *b, const struct vkm_moe *m, co
     return vkm_linear(b, "shared_down", &m->shared_down, VKM_NONE, s->shared_h, s->shared_y, n);
 }
 
-vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
+vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
 {
-    if (norm && routes(b, m, norm, n)) {
-        TRY(route(b, m, s, norm, n));
-    } else {
-        if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
-        TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
-        TRY(topk(b, m, s, n));
-        if (n > vkm_moe_few_rows(m->n_expert)) TRY(sort(b, m, s, n));
-    }
+    if (norm && routes(b, m, norm, n)) return route(b, m, s, norm, n);
+    if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
+    TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
+    TRY(topk(b, m, s, n));
+    return n > vkm_moe_few_rows(m->n_expert) ? sort(b, m, s, n) : VKM_OK;
+}
+
+vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)
+{
     if (m->gate_up.type) {
         TRY(experts(b, "moe_gate_up", "moe_gate_up", m, s, &m->gate_up, x, n, s->h, n, false));
     } else {
@@ -211,4 +225,10 @@ vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const str
     }
     if (m->shared_down.type) TRY(shared_expert(b, m, s, x, n));
     return experts(b, "moe_down", "moe_down", m, s, &m->down, s->h, n * m->n_used, s->y, n, true);
+}
+
+vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
+{
+    TRY(vkm_moe_router(b, m, s, norm, x, n));
+    return vkm_moe_experts(b, m, s, x, n);
 }

@@ -1,4 +1,5 @@
 #include "build.h"
+#include "tune.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -76,14 +77,20 @@ void vkm_shape_tiles(struct vkm_shape *s, uint32_t most)
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) s->tile_from[c] = tile_sizes[c] > most ? VKM_TILE_NEVER : c ? tile_sizes[c - 1] + 1 : 1;
 }
 
-uint32_t vkm_tile_class(const struct vkm_shape *s, uint32_t rows)
+uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows)
 {
     uint32_t c = VKM_TILE_CLASSES - 1;
-    while (c && s->tile_from[c] > (rows < VKM_TILE_NEVER ? rows : VKM_TILE_NEVER - 1)) c--;
+    while (c && tile_from[c] > (rows < VKM_TILE_NEVER ? rows : VKM_TILE_NEVER - 1)) c--;
     return c;
 }
 
-uint32_t vkm_shape_tile_rows(const struct vkm_shape *s) { return tile_sizes[vkm_tile_class(s, VKM_TILE_NEVER)]; }
+uint32_t vkm_shape_tile_rows(const struct vkm_shape *s) { return tile_sizes[vkm_tile_class(s->tile_from, VKM_TILE_NEVER)]; }
+
+uint32_t vkm_shape_tile_most(const struct vkm_shape *s)
+{
+    uint32_t rows = s->matrix.m ? vkm_shape_tile_rows(s) : 0;
+    return rows > 16 ? rows : 16;
+}
 
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
@@ -185,6 +192,12 @@ uint32_t vkm_tile_rows(uint32_t n)
     return tile_sizes[i];
 }
 
+void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
+{
+    memcpy(tile_from, b->shape.tile_from, sizeof b->shape.tile_from);
+    if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), tile_from);
+}
+
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
@@ -192,9 +205,11 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    vkm_build_tiles(b, &w, 1, n, 1, 1, tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
-        uint32_t left = n - first, c = vkm_tile_class(&b->shape, left), size = tile_sizes[c];
-        uint32_t tiles = (left - b->shape.tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
+        uint32_t left = n - first, c = vkm_tile_class(tile_from, left), size = tile_sizes[c];
+        uint32_t tiles = (left - tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
         struct vkm_region in = x;
         TRY(vkm_matmul_input(b, "linear", w, size, &in, n));

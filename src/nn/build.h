@@ -41,12 +41,17 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
 void vkm_shape_tiles(struct vkm_shape *shape, uint32_t most);
 /* Tokens of the largest tile in use. */
 uint32_t vkm_shape_tile_rows(const struct vkm_shape *shape);
+/* Tokens of the largest tile that could be: more take too many registers, or do not go into the matrices' shared memory. */
+uint32_t vkm_shape_tile_most(const struct vkm_shape *shape);
 /* The class of the first of the tiles that `rows` are cut into. */
-uint32_t vkm_tile_class(const struct vkm_shape *shape, uint32_t rows);
+uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows);
+
+struct vkm_tuning;                           /* tune.h */
 
 struct vkm_build {
     vkm_device *device;
     struct vkm_shape shape;
+    const struct vkm_tuning *tuning;         /* chooses tiles where it has the weights' types, instead of shape.tile_from; NULL: none. No bits depend on it but those of cooperative matrices */
     vkm_program *program;
     vkm_buffer *workspace;
     vkm_bindings *const *sets;
@@ -92,6 +97,8 @@ uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's wei
 #define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64}
 /* The smallest that holds n rows, at most those of the largest */
 uint32_t vkm_tile_rows(uint32_t n);
+/* How the rows of these weights, which share their tiles, are cut: see vkm_tiles_fit. */
+void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES]);
 
 /* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);

@@ -1,0 +1,68 @@
+/* Small files that are written whole or not at all. */
+#include "internal.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#if defined(_WIN32)
+#  include <direct.h>
+#  define MAKE_DIRECTORY(path) _mkdir(path)
+#else
+#  define MAKE_DIRECTORY(path) mkdir(path, 0777)
+#endif
+
+uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* Makes the directories that `path` lies in; failures show when the file is opened. */
+static void make_directories(char *path)
+{
+    for (char *p = path + 1; *p; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        MAKE_DIRECTORY(path);
+        *p = '/';
+    }
+}
+
+/* A name beside the file that nobody else has: "x" makes the opening exclusive, the clock and an address make a second try rare. */
+static FILE *open_temporary(const char *path, char *name, size_t size)
+{
+    FILE *f = NULL;
+    for (int i = 0; i < 16 && !f; i++) {
+        snprintf(name, size, "%s.%llx%d", path, (unsigned long long)(vkm_now_ns() ^ (uint64_t)(uintptr_t)name), i);
+        f = fopen(name, "wbx");
+        if (!f && errno != EEXIST) break;
+    }
+    return f;
+}
+
+vkm_result vkm_file_replace(const char *path, const void *head, size_t n_head, const void *data, size_t n, vkm_error *err)
+{
+    size_t size = strlen(path) + 32;
+    char *name = malloc(size);
+    if (!name) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "writing %s", path);
+    snprintf(name, size, "%s", path);
+    make_directories(name);
+    FILE *f = open_temporary(path, name, size);
+    vkm_result r = VKM_OK;
+    if (!f) r = vkm_fail(err, VKM_ERR_IO, "making %s: %s", name, strerror(errno));
+    else {
+        bool written = fwrite(head, 1, n_head, f) == n_head && (n == 0 || fwrite(data, 1, n, f) == n);
+        written = !fclose(f) && written;
+#if defined(_WIN32)
+        if (written) remove(path);   /* rename does not replace there */
+#endif
+        if (!written || rename(name, path)) {
+            r = vkm_fail(err, VKM_ERR_IO, "writing %s: %s", path, strerror(errno));
+            remove(name);
+        }
+    }
+    free(name);
+    return r;
+}

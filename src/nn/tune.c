@@ -1,0 +1,249 @@
+#include "tune.h"
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---------------------------------------------------------------- choosing */
+
+#define LARGEST 64                   /* rows of the largest class */
+#define EARN 0.005                   /* of the time: what a class must bring */
+#define NEGLIGIBLE 1e-9              /* numbers of rows that are less likely than the likeliest by this are left out */
+
+static const uint8_t sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
+
+/* How rows are cut with a set of classes. time[r]: of r rows. from: VKM_TILE_NEVER for a class that is not of the set, or never comes to be used. */
+struct cover {
+    uint8_t from[VKM_TILE_CLASSES];
+    bool any;
+    uint32_t last;                   /* the largest class */
+    double cost[VKM_TILE_CLASSES], time[LARGEST + 1];
+};
+
+static uint32_t type_index(const struct vkm_type *type)
+{
+    assert(vkm_type_count <= VKM_TUNING_TYPES);
+    return (uint32_t)(type - vkm_types);
+}
+
+/* Of a tile of class c with all the weights; 0: not measured */
+static double tile_cost(const struct vkm_tuning *t, const struct vkm_weight *const *weights, uint32_t n, uint32_t c)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct vkm_tile_cost *cost = &t->tiles[type_index(weights[i]->type)][c];
+        uint32_t kb = weights[i]->kb, blocks = kb > VKM_TUNING_BLOCKS ? kb : VKM_TUNING_BLOCKS;
+        if (cost->block_ns <= 0) return 0;
+        sum += weights[i]->n_panels * (cost->panel_ns + cost->block_ns * blocks) * kb / blocks;
+    }
+    return sum;
+}
+
+/* Class c joins, which is larger than all that are there: from the first number of rows that one tile of it is the fastest for; the first of all for any rows. */
+static void add_class(struct cover *v, uint32_t c)
+{
+    uint32_t first = 1;
+    while (v->any && first <= sizes[c] && v->cost[c] >= v->time[first]) first++;
+    if (first > sizes[c]) return;
+    v->any = true;
+    for (uint32_t smaller = 0; smaller < c; smaller++)
+        if (v->from[smaller] >= first) v->from[smaller] = VKM_TILE_NEVER;
+    v->from[c] = (uint8_t)first;
+    v->last = c;
+    for (uint32_t r = first; r <= LARGEST; r++) v->time[r] = v->cost[c] + v->time[r > sizes[c] ? r - sizes[c] : 0];
+}
+
+/* Tiles of the largest class that r rows begin with. */
+static uint32_t large_tiles(const struct cover *v, uint32_t r) { return r < v->from[v->last] ? 0 : (r - v->from[v->last]) / sizes[v->last] + 1; }
+
+static double time_of(const struct cover *v, uint32_t r)
+{
+    if (r <= LARGEST) return v->time[r];
+    uint32_t tiles = large_tiles(v, r), taken = tiles * sizes[v->last];
+    return tiles * v->cost[v->last] + v->time[r > taken ? r - taken : 0];
+}
+
+/* Classes that n rows come to be cut into. */
+static uint32_t classes_of(const struct cover *v, uint32_t n)
+{
+    uint32_t classes = 0;
+    for (uint32_t c = VKM_TILE_CLASSES, left = n; c-- > 0 && left > 0;) {
+        if (v->from[c] > left) continue;
+        uint32_t taken = ((left - v->from[c]) / sizes[c] + 1) * sizes[c];
+        left = left > taken ? left - taken : 0;
+        classes++;
+    }
+    return classes;
+}
+
+/* Expected time of an expert's tiles: binomial weights from the mode outwards, divided by their sum. */
+static double expected(const struct cover *v, uint32_t n, double p)
+{
+    uint32_t mode = (uint32_t)((n + 1) * p);
+    double sum = 1, time = time_of(v, mode), odds = p / (1 - p), weight = 1;
+    for (uint32_t r = mode; r < n; r++) {
+        weight *= (double)(n - r) / (r + 1) * odds;
+        if (weight < NEGLIGIBLE) break;
+        sum += weight, time += weight * time_of(v, r + 1);
+    }
+    weight = 1;
+    for (uint32_t r = mode; r > 0; r--) {
+        weight *= (double)r / (n - r + 1) / odds;
+        if (weight < NEGLIGIBLE) break;
+        sum += weight, time += weight * time_of(v, r - 1);
+    }
+    return time / sum;
+}
+
+bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t most_tile,
+                   uint8_t tile_from[VKM_TILE_CLASSES])
+{
+    struct cover start = {.any = false};
+    uint32_t able = 0;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
+        start.from[c] = VKM_TILE_NEVER;
+        start.cost[c] = sizes[c] <= most_tile ? tile_cost(tuning, weights, n_weights, c) : 0;
+        if (start.cost[c] > 0) able |= 1u << c;
+    }
+    if (n <= 1) able &= n;                                  /* one token: the tiles of one row that layer.c knows without a list */
+    if (!able) return false;
+    bool dense = n_used >= n_expert;                        /* every expert has all n rows */
+    double least = INFINITY;
+    for (uint32_t set = 1; set < 1u << VKM_TILE_CLASSES; set++) {
+        if ((set & able) != set) continue;
+        struct cover v = start;
+        uint32_t classes = 0;
+        for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
+            if (set >> c & 1) add_class(&v, c);
+        for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) classes += v.from[c] <= n && v.from[c] != VKM_TILE_NEVER;
+        if (n_expert == 1) classes = classes_of(&v, n);                             /* a dense matmul makes no empty dispatches */
+        double tiles = n_expert * (dense ? time_of(&v, n) : expected(&v, n, (double)n_used / n_expert));
+        double time = (tiles + (double)classes * n_weights * tuning->dispatch_ns) * (1 + EARN * classes);
+        if (time < least) {
+            least = time;
+            memcpy(tile_from, v.from, sizeof v.from);
+        }
+    }
+    return true;
+}
+
+/* ---------------------------------------------------------------- the file */
+
+#define VERSION 1
+
+struct header {
+    char magic[8];
+    uint32_t version, n_types;
+    struct vkm_tuning_key key;
+    uint64_t hash;                   /* of all bytes, taken with 0 here */
+    double dispatch_ns;
+};
+struct entry { uint32_t type, n_classes; struct vkm_tile_cost tiles[VKM_TILE_CLASSES]; };
+_Static_assert(sizeof(struct vkm_tuning_key) == 40 && sizeof(struct header) == 72 && sizeof(struct entry) == 8 + 16 * VKM_TILE_CLASSES, "no padding");
+_Static_assert(sizeof(struct header) + VKM_TUNING_TYPES * sizeof(struct entry) <= VKM_TUNING_BYTES_MAX, "room for all types");
+
+static const char magic[8] = "VKMTUNE";
+
+struct vkm_tuning_key vkm_tuning_key_of(const struct vkm_caps *caps, const struct vkm_shape *s)
+{
+    static const char *const kernels[] = {"linear", "moe_gate_up", "moe_down"};
+    const uint32_t how[] = {caps->tiers, caps->subgroup_size, s->scalar_loads, s->lanes, s->rows_per_lane, s->splits, s->matrix.m, s->matrix.n, s->matrix.k, s->matrix_lanes, s->matrix_each};
+    uint64_t h = vkm_hash(VKM_HASH_START, how, sizeof how);
+    for (size_t i = 0; i < vkm_module_count; i++)
+        for (size_t k = 0; k < VKM_COUNT(kernels); k++)
+            if (vkm_modules[i].words && !strncmp(vkm_modules[i].name, kernels[k], strlen(kernels[k]))) h = vkm_hash(h, vkm_modules[i].words, vkm_modules[i].n_words * 4);
+    struct vkm_tuning_key key = {.kernels = h, .vendor_id = caps->vendor_id, .device_id = caps->device_id, .driver_version = caps->driver_version};
+    memcpy(key.pipeline_uuid, caps->pipeline_uuid, sizeof key.pipeline_uuid);
+    return key;
+}
+
+size_t vkm_tuning_format(const struct vkm_tuning_key *key, const struct vkm_tuning *t, uint8_t bytes[VKM_TUNING_BYTES_MAX])
+{
+    struct header h = {.version = VERSION, .key = *key, .dispatch_ns = t->dispatch_ns};
+    size_t n = sizeof h;
+    memcpy(h.magic, magic, sizeof magic);
+    for (size_t i = 0; i < vkm_type_count; i++) {
+        struct entry e = {.type = vkm_types[i].id, .n_classes = VKM_TILE_CLASSES};
+        memcpy(e.tiles, t->tiles[i], sizeof e.tiles);
+        memcpy(bytes + n, &e, sizeof e);
+        n += sizeof e;
+        h.n_types++;
+    }
+    memcpy(bytes, &h, sizeof h);
+    h.hash = vkm_hash(VKM_HASH_START, bytes, n);
+    memcpy(bytes, &h, sizeof h);
+    return n;
+}
+
+static bool is_time(double ns) { return ns >= 0 && ns < 1e12; }
+static bool is_cost(const struct vkm_tile_cost *c)
+{
+    return is_time(c->block_ns) && c->panel_ns > -1e12 && c->panel_ns < 1e12 && (c->block_ns == 0 || c->panel_ns + c->block_ns * VKM_TUNING_BLOCKS > 0);
+}
+
+const char *vkm_tuning_parse(const struct vkm_tuning_key *key, const void *bytes, size_t n, struct vkm_tuning *tuning)
+{
+    const uint8_t *at = bytes;
+    struct header h, zeroed;
+    struct vkm_tuning t = {0};
+    uint32_t seen = 0;
+    if (n < sizeof h) return "it is too short";
+    memcpy(&h, at, sizeof h);
+    if (memcmp(h.magic, magic, sizeof magic)) return "it is no tuning";
+    if (h.version != VERSION) return "it is of another version";
+    if (h.n_types > VKM_TUNING_TYPES || n != sizeof h + h.n_types * sizeof(struct entry)) return "its length is wrong";
+    zeroed = h;
+    zeroed.hash = 0;
+    if (vkm_hash(vkm_hash(VKM_HASH_START, &zeroed, sizeof zeroed), at + sizeof h, n - sizeof h) != h.hash) return "its content is damaged";
+    if (memcmp(&h.key, key, sizeof h.key)) return "it is of another device, driver or build";
+    if (!is_time(h.dispatch_ns)) return "its content is damaged";
+    t.dispatch_ns = h.dispatch_ns;
+    for (uint32_t i = 0; i < h.n_types; i++) {
+        struct entry e;
+        memcpy(&e, at + sizeof h + i * sizeof e, sizeof e);
+        const struct vkm_type *type = vkm_type_find(e.type);
+        if (!type || e.n_classes != VKM_TILE_CLASSES || seen >> type_index(type) & 1) return "its content is damaged";
+        seen |= 1u << type_index(type);
+        for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
+            if (!is_cost(&e.tiles[c])) return "its content is damaged";
+        memcpy(t.tiles[type_index(type)], e.tiles, sizeof e.tiles);
+    }
+    *tuning = t;
+    return NULL;
+}
+
+int vkm_tuning_path(const char *folder, const struct vkm_tuning_key *key, char *path, size_t size)
+{
+    return snprintf(path, size, "%s/tuning-%016llx.bin", folder, (unsigned long long)vkm_hash(VKM_HASH_START, key, sizeof *key));
+}
+
+bool vkm_tuning_load(const char *folder, const struct vkm_tuning_key *key, struct vkm_tuning *tuning, const char **why)
+{
+    uint8_t bytes[VKM_TUNING_BYTES_MAX + 1];               /* one more shows that a file is too long */
+    char path[4096];
+    *why = NULL;
+    int length = vkm_tuning_path(folder, key, path, sizeof path);
+    if (length < 0 || (size_t)length >= sizeof path) {
+        *why = "its folder's name is too long";
+        return false;
+    }
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        if (errno != ENOENT) *why = "it cannot be opened";
+        return false;
+    }
+    size_t n = fread(bytes, 1, sizeof bytes, f);
+    *why = ferror(f) ? "it cannot be read" : vkm_tuning_parse(key, bytes, n, tuning);
+    fclose(f);
+    return !*why;
+}
+
+vkm_result vkm_tuning_save(const char *folder, const struct vkm_tuning_key *key, const struct vkm_tuning *tuning, vkm_error *err)
+{
+    uint8_t bytes[VKM_TUNING_BYTES_MAX];
+    char path[4096];
+    int length = vkm_tuning_path(folder, key, path, sizeof path);
+    if (length < 0 || (size_t)length >= sizeof path) return vkm_fail(err, VKM_ERR_ARGUMENT, "%s: the name is too long", folder);
+    return vkm_file_replace(path, bytes, vkm_tuning_format(key, tuning, bytes), NULL, 0, err);
+}
