@@ -140,7 +140,7 @@ for icd in "${icds[@]}"; do
             printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$program"
             chmod +x "$program"
         fi
-        begin_script test_cli tests/test_cli.sh "$program"
+        begin_script test_cli tests/test_cli.sh "$program" build-test/vkmoe
     fi
     for name in $suites; do
         uses_device "$name" || continue

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The program from outside: exit statuses, messages, formats, signals.   test_cli.sh [PROGRAM]   needs jq; ends with "N passed, N failed, N skipped".
+# The program from outside: exit statuses, messages, formats, signals.   test_cli.sh [PROGRAM [PROGRAM]]   the second measures (bench, tune) where the first has sanitizers; needs jq; ends with "N passed, N failed, N skipped".
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 vkmoe=$(readlink -f "${1:-$root/build-test/vkmoe}")
+measuring=$(readlink -f "${2:-$vkmoe}")
 model=$root/examples/model/tavern-qwen3moe.gguf
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -213,6 +214,7 @@ kill -INT $child; wait $child; is "logits, Ctrl-C: exit status" $? 1
 if [ -z "$(ls killed* bad* x.npy* 2>/dev/null)" ]; then ok; else no "no half-written file" "$(ls)"; fi
 
 # ---- bench
+vkmoe=$measuring
 status "bench model" 0 bench model -p 9,16 -n 2 -r 1 --quick --json -o a.json --html a.html
 is "bench model -o prints nothing" "$out" ""
 cp a.json out
