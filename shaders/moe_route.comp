@@ -42,7 +42,7 @@ vec4 weight(uint slab, uint base, uint row, uint k, uint s) {
     return uintBitsToFloat(uvec4(slabs[slab].w[at], slabs[slab].w[at + 32], slabs[slab].w[at + 64], slabs[slab].w[at + 96]));
 }
 
-const uint EACH = NT < 4 ? NT : 4;                  /* tokens at a time: with 8 Intel's compiler (Mesa, dg2) spills, and lavapipe takes twice as long to compile */
+const uint EACH = NT < 4 ? NT : 4;                  /* tokens at a time: Intel's compiler (Mesa, dg2) spills 8 registers so and 78 with 8, and lavapipe takes twice as long to compile that */
 float acc[EACH];
 
 /* a row's products with tokens from `first` on, of a part of the columns */

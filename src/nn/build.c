@@ -53,9 +53,9 @@ static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows
 /* Shared memory of matmul_coop.glsl: two blocks of x and of W as f16 in rows of 80 bytes, sums, three words a token. */
 static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t m) { return 2 * (tokens + rows) * 80 + m * rows * 4 + tokens * 12; }
 
-/* Four matrices of tokens a tile, if shared memory holds it, and so many subgroups that m times their number is 64 (fewer where there is less for them to own): 64 tokens and four subgroups for
- * matrices of 16 rows, as AMD and NVIDIA have, 32 and eight for Intel's of 8. None of their compilers (of Mesa) spills so; Intel's (dg2, bmg) spills hundreds of registers at 64 tokens, and
- * tens at 32 with four subgroups. lavapipe compiles a large tile for seconds. */
+/* Four matrices of tokens a tile, if shared memory holds it, and so many subgroups that m times their number is 64 (fewer where there is less for them to own): 64 tokens and four subgroups
+ * for matrices of 16 rows, as AMD and NVIDIA have, whose compilers (of Mesa) spill nothing so; 32 and eight for Intel's of 8, whose compiler (dg2) spills 20 to 41 registers so, and hundreds
+ * at 64. lavapipe compiles a large tile for seconds. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;

@@ -77,9 +77,9 @@ void vkm_reads_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint3
 void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint32_t words);
 
 /* Lanes of a reducing kernel that loops so often in all */
-/* REDUCE_SHARED of reduce.glsl */
-uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
+/* REDUCE_SHARED of reduce.glsl for so many lanes: 1 where they are known to be one subgroup */
+uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
 /* Loop iterations of an attention lane over a context, for drivers that bound them */
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 
