@@ -238,10 +238,11 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->int8dot = f.int8dot.shaderIntegerDotProduct;
     caps->int8dot_accelerated = caps->int8dot && dot.integerDotProduct4x8BitPackedSignedAccelerated;
     caps->int8 = f.float16.shaderInt8;
-    if (f.coopmat.cooperativeMatrix && (coopmat.cooperativeMatrixSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && f.memory_model.vulkanMemoryModel && f.float16.shaderFloat16)
+    if (f.coopmat.cooperativeMatrix && (coopmat.cooperativeMatrixSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && f.memory_model.vulkanMemoryModel && f.memory_model.vulkanMemoryModelDeviceScope && f.float16.shaderFloat16)
         fill_matrices(instance, physical, caps);
     caps->coopmat = caps->matrix.m && built(VKM_TIER_COOPMAT);
-    o->full_subgroups = f.subgroup_size.computeFullSubgroups;
+    caps->full_subgroups = f.subgroup_size.computeFullSubgroups;
+    caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);
@@ -264,7 +265,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
         .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .shaderFloat16 = VK_TRUE, .shaderInt8 = offer->caps.int8},
         .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = VK_TRUE},
         .int8dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, .shaderIntegerDotProduct = VK_TRUE},
-        .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, .vulkanMemoryModel = VK_TRUE},
+        .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, .vulkanMemoryModel = VK_TRUE, .vulkanMemoryModelDeviceScope = VK_TRUE},
         .coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE},
         .address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES, .bufferDeviceAddress = VK_TRUE},
         .statistics = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR, .pipelineExecutableInfo = VK_TRUE},
@@ -276,7 +277,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
     if (offer->caps.fp16 || offer->caps.n_matrices) CHAIN(float16);
     if (offer->caps.int8dot) CHAIN(int8dot);
     if (offer->caps.n_matrices) CHAIN(memory_model), CHAIN(coopmat);
-    if (offer->full_subgroups) CHAIN(subgroup_size);
+    if (offer->caps.full_subgroups) CHAIN(subgroup_size);
     if (offer->caps.pipeline_statistics) CHAIN(statistics);
 #undef CHAIN
 }
@@ -346,12 +347,16 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
     if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
     if (!strcmp(word, "gather")) return caps->scalar_loads = false, VKM_OK;
     if (!strcmp(word, "scalar")) return caps->scalar_loads = caps->device_address, VKM_OK;
+    if (!strcmp(word, "fast")) {
+        if (caps->type != VKM_TYPE_CPU && caps->coopmat) clamp_tier(caps, VKM_TIER_COOPMAT);
+        return VKM_OK;
+    }
     if (!strcmp(word, "all")) return VKM_OK;
     if (!strcmp(word, "bugs")) {
         for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
         return VKM_OK;
     }
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, all, gather, scalar, staged, bugs, or limit=number)", word);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, fast, all, gather, scalar, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)

@@ -34,6 +34,8 @@ struct vkm_caps {
     /* tiers */
     uint32_t subgroup_size;        /* 1 when subgroup operations are clamped away */
     bool subgroup;                 /* basic + arithmetic + ballot + shuffle in compute */
+    bool full_subgroups;           /* a pipeline can ask that every subgroup be full */
+    bool slow_conversion;          /* from integers to floats: shaders/quant.glsl */
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
     bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
     bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
@@ -56,7 +58,7 @@ void vkm_caps_tiers(const struct vkm_caps *caps, vkm_text *out);
 
 /* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824". "baseline" and "subgroup" take away everything above,
  * "fp16", "int8dot" and "coopmat" ask for those kernels wherever the device has them, also beside each other.
- * Also "all", "kv_slabs=N", "gather" (no scalar_loads) and "scalar" (scalar_loads wherever device_address allows it), and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
+ * "fast" asks for coopmat on what is no CPU driver. Also "all", "kv_slabs=N", "gather" (no scalar_loads) and "scalar" (scalar_loads wherever device_address allows it), and for tests "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
  * Tiers and numbers only ever lower what the device has. Unknown words are VKM_ERR_ARGUMENT. */
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err);
 /* One line for people. */

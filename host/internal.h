@@ -107,7 +107,6 @@ struct vkm_offer {
     uint64_t atom;                             /* nonCoherentAtomSize */
     VkPhysicalDeviceMemoryProperties memory;
     uint32_t largest_heap;                     /* index of the largest device-local heap */
-    bool full_subgroups;                       /* computeFullSubgroups */
     uint32_t n_extensions;                     /* device extensions to enable */
     const char *extensions[VKM_EXTENSIONS_MAX];
 };

@@ -59,7 +59,8 @@ static VkResult allocate(vkm_device *device, vkm_buffer *buffer, const VkMemoryR
     VkResult r = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     for (uint32_t i = 0; i < n && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++) {
         uint32_t heap = device->offer.memory.memoryTypes[order[i]].heapIndex;
-        if (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap]) continue;
+        bool limited = device->offer.memory.memoryHeaps[heap].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT;      /* heap= is about the device's memory */
+        if (limited && (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap])) continue;
         r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
             .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
             .pNext = device->caps.scalar_loads ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,

@@ -307,16 +307,25 @@ static void record_step(struct recorder *rec, const struct vkm_step *s, uint32_t
     }
 }
 
+/* Whether a barrier before op i is also one for indirect arguments: those of a step up to the next barrier. */
+static bool before_indirect(const vkm_program *p, uint32_t i, bool timed)
+{
+    bool indirect = p->ops[i].step.indirect;
+    for (uint32_t j = i + 1; !timed && !indirect && j < p->n_ops && !p->ops[j].barrier; j++) indirect = p->ops[j].step.indirect;
+    return indirect;
+}
+
 /* Among steps alone compute barriers do; copies need more. */
-static void record_barrier(struct recorder *rec, bool copies)
+static void record_barrier(struct recorder *rec, bool copies, bool indirect)
 {
     if (copies) {
         vkm_full_barrier(rec->device, rec->commands);
         return;
     }
-    rec->device->vk.vkCmdPipelineBarrier(rec->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT, 0, 1,
-        &(VkMemoryBarrier){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
-                           .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT}, 0, NULL, 0, NULL);
+    VkPipelineStageFlags to = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | (indirect ? VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT : 0);
+    VkAccessFlags access = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | (indirect ? VK_ACCESS_INDIRECT_COMMAND_READ_BIT : 0);
+    rec->device->vk.vkCmdPipelineBarrier(rec->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, to, 0, 1,
+        &(VkMemoryBarrier){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT, .dstAccessMask = access}, 0, NULL, 0, NULL);
 }
 
 vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool queries, struct vkm_recording *out, vkm_error *err)
@@ -333,7 +342,7 @@ vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool q
         copies = copies || op->is_copy;
         bool fresh = make_room(&rec, seconds / pieces);
         if (rec.r != VK_SUCCESS) break;
-        if (!fresh && (timed || op->barrier)) record_barrier(&rec, copies);
+        if (!fresh && (timed || op->barrier)) record_barrier(&rec, copies, before_indirect(p, i, timed));
         if (timed) device->vk.vkCmdWriteTimestamp(rec.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 2 * i);
         if (op->is_copy)
             device->vk.vkCmdCopyBuffer(rec.commands, op->from->handle, op->to->handle, 1,

@@ -124,11 +124,18 @@ Test(host, caps_only_ever_lower)
     OK(vkm_caps_clamp(&c, "fp16,int8dot", &err));
     cr_expect_eq(c.tiers, B);                                   /* what was taken away does not come back */
     c = full;
+    c.type = VKM_TYPE_CPU;
+    OK(vkm_caps_clamp(&c, "fast", &err));
+    cr_expect_eq(c.tiers, B | S);                               /* emulated there */
+    c.type = VKM_TYPE_DISCRETE;
+    OK(vkm_caps_clamp(&c, "fast", &err));
+    cr_expect_eq(c.tiers, B | S | M);
+    c = full;
     c.int8dot = false;
     OK(vkm_caps_clamp(&c, "int8dot,coopmat", &err));
     cr_expect_eq(c.tiers, B | S | M);                           /* one without the other */
 
-    static const char *const wrong[] = {"fast", "baseline,", ",baseline", "range", "range=", "range=x", "range=0", "range=-1", "range=1k", "range=100", "color=3",
+    static const char *const wrong[] = {"faster", "baseline,", ",baseline", "range", "range=", "range=x", "range=0", "range=-1", "range=1k", "range=100", "color=3",
                                         "shared=99999999999999999999999", "baseline,,fp16", " baseline"};
     for (size_t i = 0; i < VKM_COUNT(wrong); i++) {
         struct vkm_caps before = c;
