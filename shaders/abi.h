@@ -12,7 +12,7 @@
 
 #define VKM_NONE 0xffffffffu
 #define VKM_PANEL 32            /* rows of a weight panel */
-#define VKM_TILE_CLASSES 6      /* token tiles of 1, 4, 8, 16, 32, 64 rows. Rows are cut into tiles one after another, each of the last class c that takes what is left: tile_from[c] <= left */
+#define VKM_TILE_CLASSES 7      /* token tiles of 1, 4, 8, 16, 32, 64, 128 rows. Rows are cut into tiles one after another, each of the last class c that takes what is left: tile_from[c] <= left */
 #define VKM_TILE_NEVER 255      /* a class not in use */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
@@ -36,9 +36,10 @@ struct vkm_push_matmul {
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
 };
 
-/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row */
+/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row. halve: -> f16; VKM_HALVED_WORDS a row */
 struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };
 #define VKM_QUANTISED_WORDS(kb) (((kb) * 10 + 3) / 4 * 4)
+#define VKM_HALVED_WORDS(kb) ((kb) * 16)
 
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };
@@ -80,7 +81,10 @@ struct vkm_push_attention {
     uint tab_kv, ws_address[2];     /* with caps.scalar_loads: device addresses, two words each, of the KV slabs; and of the workspace */
 };
 
-/* moe_topk: logits[n][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */
+/* moe_logits: the parts' sums [n][parts][ld_out] of the logits of n tokens */
+struct vkm_push_moe_logits { uint tab_weight, kb, n, ws_x, ld_x, ws_out, ld_out; };
+
+/* moe_topk: logits[n][parts][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */
 struct vkm_push_moe_topk {
     uint ws_logits, ld_logits, n_used;
     uint ws_ids, ws_weight, ws_gate;     /* ws_gate VKM_NONE: no shared gate */
@@ -88,8 +92,9 @@ struct vkm_push_moe_topk {
     uint renormalise;
     float scale;
     uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
-    uint ws_perm, ws_tiles, tiles_max, ws_args, groups_up, groups_down;
+    uint ws_perm, ws_tiles, tiles_max, ws_args, panels_up, panels_down;
     uint tile_from[2];                   /* by class, four bytes a word */
+    uint group_panels;                   /* of a workgroup, by class, four bits each */
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {
@@ -110,8 +115,9 @@ struct vkm_push_moe_sort {
     uint ws_tiles, tiles_max;            /* [class][tiles_max][2]: expert | rows << 16, first sorted row */
     uint pieces, piece_tiles;            /* the tiles of a class come in so many dispatches of at most so many */
     uint ws_args;                        /* [class][piece][2][3]: workgroups of moe_gate_up, moe_down */
-    uint groups_up, groups_down;
+    uint panels_up, panels_down;         /* of an expert, in moe_gate_up and moe_down */
     uint tile_from[2];                   /* by class, four bytes a word */
+    uint group_panels;                   /* of a workgroup, by class, four bits each */
 };
 
 /* glu: out[row] = silu(gate[row]) * up[row] */

@@ -17,7 +17,13 @@ void main() {
         float v = ws.f[x + i];
         if (push.n_add > 0) {
             float sum = 0.0;
-            for (uint j = 0; j < push.n_add; j++) sum += ws.f[y + j * push.ld_y + i];
+            uint j = 0;
+            for (; j + 8 <= push.n_add; j += 8) {        /* eight loads at a time */
+                float part[8];
+                [[unroll]] for (int k = 0; k < 8; k++) part[k] = ws.f[y + (j + k) * push.ld_y + i];
+                [[unroll]] for (int k = 0; k < 8; k++) sum += part[k];
+            }
+            for (; j < push.n_add; j++) sum += ws.f[y + j * push.ld_y + i];
             if (shared_expert) sum += gate * ws.f[push.ws_shared + t * push.ld_shared + i];
             v += push.scale * sum;
             ws.f[x + i] = v;

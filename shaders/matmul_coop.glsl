@@ -1,9 +1,14 @@
 /* The matrix multiplication by cooperative matrices (VK_KHR_cooperative_matrix, subgroup scope): f16 products, f32 sums, tiles of TM tokens x TN rows of W x TK columns as the device has
- * them. A workgroup makes NT tokens times PANELS panels: block by block of 32 columns its lanes put x and the dequantised weights into shared memory as f16, one block ahead of the
- * multiplication, whose subgroups each own some rows of W for all tokens. Tiles of tokens that the tile list does not fill are left out.
- * f16 ends at 65504: x and weights beyond it are clamped to it, so that no Inf appears; below 6e-5 they lose precision, below 3e-8 they are 0.
+ * them. A workgroup makes NT tokens times PANELS panels: some columns at a time its lanes put x (f16 already: halve.comp) and the dequantised weights into shared memory. What the next
+ * step takes from memory is fetched into registers before the multiplication of this one and put behind it, so that the loads have all of it to arrive. Subgroups lie in a grid of SUB_T
+ * along the tokens times others along the rows; each owns EACH_T x EACH_R tiles. Tiles of tokens that the tile list does not fill are left out.
+ * f16 ends at 65504: f32 and bf16 weights beyond it are clamped, and so are the scales of blocks whose weights could be (with a minimum: half of it for each), so that no Inf appears;
+ * below 6e-5 they lose precision, below 3e-8 they are 0.
  * A token's sums do not depend on its neighbours, but they are not those of matmul.glsl, which small tiles get.
- * Matrices have no element coordinates, so sums go through shared memory, TM tokens at a time, to bias, activation and routing weight. Run on lavapipe's 8x8x8 only; no GPU yet. */
+ * Matrices have no element coordinates, so sums go through shared memory, some tokens at a time, to bias, activation and routing weight.
+ * H200, gate|up of Mixtral in F16 with 4,096 tokens: 208 TFLOP/s of 608 that bench_matrix reaches. Without the multiplication 386, without the loads 288: both bound it, and neither
+ * hides behind the other for want of registers and, at 48 KiB, shared memory. Looking chunks up in every step instead of once: 168 at most. No gain: loads issued before the second
+ * barrier (204), shared memory of f16vec4 instead of uvec4 (202). */
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
@@ -14,95 +19,162 @@ layout(constant_id = 5) const uint NT = 16;
 layout(constant_id = 6) const uint TM = 8;
 layout(constant_id = 8) const uint TN = 8;
 layout(constant_id = 9) const uint TK = 8;
-layout(constant_id = 10) const uint EACH = 1;        /* tiles of rows that a subgroup owns at most: gl_SubgroupID, and every gl_NumSubgroups after it */
+layout(constant_id = 10) const uint SUB_T = 1;
+layout(constant_id = 11) const uint EACH_T = 2;
+layout(constant_id = 12) const uint EACH_R = 1;
+layout(constant_id = 13) const uint LANES = 64;      /* local_size_x */
+layout(constant_id = 14) const uint STEP = 1;        /* blocks of 32 columns at a time, of which there are a multiple */
+layout(constant_id = 15) const uint BUFFERS = 2;     /* 2: the next step is put into the other half of the shared memory, and one barrier a step does */
+layout(set = 0, binding = 1) buffer WorkspaceU4 { uvec4 u[]; } wsu4;
 
 const uint ROWS = PANELS * 32;
-const uint PITCH = 10;                               /* f16vec4 from row to row: 32 columns and 16 bytes more, so that neighbouring rows begin in other banks */
+const uint QUADS = STEP * 4;                         /* uvec4 of a row */
+const uint PITCH = QUADS + 1;                        /* from row to row: so that neighbouring rows begin in other banks */
+const uint W_PART = NT * PITCH;                      /* behind x */
+const uint HALF = (NT + ROWS) * PITCH;
+const uint X_EACH = (NT * QUADS + LANES - 1) / LANES, W_EACH = (ROWS * STEP * 2 + LANES - 1) / LANES;
 
-shared f16vec4 x_part[2 * NT * PITCH];               /* [2][tokens][columns]; coop_shared_bytes of src/nn/build.c adds these up */
-shared f16vec4 w_part[2 * ROWS * PITCH];             /* [2][rows][columns] */
-shared float sums[TM * ROWS];
-shared uint x_at[NT], y_at[NT];
+shared uvec4 parts[BUFFERS * HALF];                  /* [BUFFERS] x [tokens][columns], W [rows][columns]; then the sums; coop_shared_bytes of src/nn/build.c adds these up */
+shared uint y_at[NT];
 shared float y_by[NT];
 
-coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator> acc[NT / TM * EACH];
+coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator> acc[EACH_T * EACH_R];
+uint x_at[X_EACH], w_slab[W_EACH], w_base[W_EACH];   /* where a lane's part of x and W is: looked up once, for a load that waits for another one doubles the time of a step */
+uvec4 x_next[X_EACH];
+Block w_next[W_EACH];
+STEP_WORDS w_step[W_EACH * STEPS / 2];
 
-f16vec4 to_half(vec4 v) { return f16vec4(clamp(v, -65504.0, 65504.0)); }
+uvec2 halves(vec4 v) {
+#if defined(TYPE_F32) || defined(TYPE_BF16)
+    v = clamp(v, -65504.0, 65504.0);
+#endif
+    return uvec2(packHalf2x16(v.xy), packHalf2x16(v.zw));
+}
 
-/* block k of 32 columns into the given half of the parts */
-void load_block(uint expert, uint k, uint half_) {
-    uint lane = gl_LocalInvocationIndex, lanes = gl_WorkGroupSize.x;
-    for (uint i = lane; i < NT * 8; i += lanes) x_part[(half_ * NT + i / 8) * PITCH + i % 8] = to_half(ws4.f[x_at[i / 8] + k * 8 + i % 8]);
-    for (uint i = lane; i < ROWS * 2; i += lanes) {  /* a lane takes half of the columns of a row */
-        uint row = i % ROWS, part = i / ROWS, offset, at = chunk_of(expert, min(gl_WorkGroupID.y * PANELS + row / 32, push.n_panels - 1), offset);
-        uint slab = tables.u[at], to = (half_ * ROWS + row) * PITCH;
-        Block b = block_load(slab, tables.u[at + 1] + offset, push.kb, k, row % 32);
-        [[unroll]] for (uint s = 0; s < STEPS / 2; s++) {
-            uint step_ = part * (STEPS / 2) + s;
-            STEP_WORDS q = block_step(slab, b, step_);
-            [[unroll]] for (int c = 0; c < CHUNKS; c++) w_part[to + step_ * CHUNKS + c] = to_half(block_get(b, q, step_, c));
-        }
+void limit(inout Block b) {
+#if defined(BIAS) && defined(SCALE_D)
+    b.d = clamp(b.d, -65504.0 / BIAS, 65504.0 / BIAS);
+#elif defined(TYPE_Q8_0)
+    b.d = clamp(b.d, -65504.0 / 128.0, 65504.0 / 128.0);
+#elif defined(TYPE_Q6_K)
+    b.d[0] = clamp(b.d[0], -65504.0 / BIAS, 65504.0 / BIAS);
+    b.d[1] = clamp(b.d[1], -65504.0 / BIAS, 65504.0 / BIAS);
+#elif defined(SCALE_DM) || defined(SCALE_K)
+    const float most = 32752.0 / (NHI == 0 ? 15.0 : 31.0);
+    b.d = clamp(b.d, -most, most);
+    b.m = clamp(b.m, -32752.0, 32752.0);
+#endif
+}
+
+void locate_parts(uint expert, uint n) {
+    uint lane = gl_LocalInvocationIndex;
+    [[unroll]] for (uint j = 0; j < X_EACH; j++) x_at[j] = input_row(min((lane + j * LANES) / QUADS, n - 1)) + (lane + j * LANES) % QUADS;
+    [[unroll]] for (uint j = 0; j < W_EACH; j++) {
+        uint row = (lane + j * LANES) % ROWS, offset, at = chunk_of(expert, min(gl_WorkGroupID.y * PANELS + row / 32, push.n_panels - 1), offset);
+        w_slab[j] = tables.u[at];
+        w_base[j] = tables.u[at + 1] + offset;
     }
 }
 
-/* TK columns, from kk TK on */
-void multiply_columns(uint half_, uint kk, uint n) {
-    coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> w[EACH];
-    [[unroll]] for (uint e = 0; e < EACH; e++) {
-        uint tile = gl_SubgroupID + e * gl_NumSubgroups;
-        if (tile < ROWS / TN) coopMatLoad(w[e], w_part, (half_ * ROWS + tile * TN) * PITCH + kk * TK / 4, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
+/* from memory: step s; of W a lane takes half of a block's columns of a row */
+void fetch(uint s) {
+    uint lane = gl_LocalInvocationIndex;
+    [[unroll]] for (uint j = 0; j < X_EACH; j++)
+        if (lane + j * LANES < NT * QUADS) x_next[j] = wsu4.u[x_at[j] + s * QUADS];
+    [[unroll]] for (uint j = 0; j < W_EACH; j++) {
+        uint i = lane + j * LANES, row = i % ROWS, part = i / ROWS;
+        if (i >= ROWS * STEP * 2) continue;
+        w_next[j] = block_load(w_slab[j], w_base[j], push.kb, s * STEP + part / 2, row % 32);
+        [[unroll]] for (uint t = 0; t < STEPS / 2; t++) w_step[j * (STEPS / 2) + t] = block_step(w_slab[j], w_next[j], part % 2 * (STEPS / 2) + t);
     }
-    [[unroll]] for (uint m = 0; m < NT / TM; m++)
-        if (m * TM < n) {
+}
+
+/* what was fetched, to shared memory from `to` on */
+void put(uint to) {
+    uint lane = gl_LocalInvocationIndex;
+    [[unroll]] for (uint j = 0; j < X_EACH; j++) {
+        uint i = lane + j * LANES;
+        if (i < NT * QUADS) parts[to + i / QUADS * PITCH + i % QUADS] = x_next[j];
+    }
+    [[unroll]] for (uint j = 0; j < W_EACH; j++) {
+        uint i = lane + j * LANES, row = i % ROWS, part = i / ROWS;
+        if (i >= ROWS * STEP * 2) continue;
+        uvec2 h[4];
+        limit(w_next[j]);
+        [[unroll]] for (uint t = 0; t < STEPS / 2; t++)
+#ifdef TYPE_F16
+            h[t * 2] = w_step[j * (STEPS / 2) + t].xy, h[t * 2 + 1] = w_step[j * (STEPS / 2) + t].zw;
+#else
+            [[unroll]] for (int c = 0; c < CHUNKS; c++) h[t * CHUNKS + c] = halves(block_get(w_next[j], w_step[j * (STEPS / 2) + t], part % 2 * (STEPS / 2) + t, c));
+#endif
+        uint at = to + W_PART + row * PITCH + part * 2;
+        parts[at] = uvec4(h[0], h[1]);
+        parts[at + 1] = uvec4(h[2], h[3]);
+    }
+}
+
+/* TK columns, from kk TK on; (st, sr): this subgroup's place in the grid */
+void multiply_columns(uint from, uint kk, uint st, uint sr, uint n) {
+    coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> w[EACH_R];
+    [[unroll]] for (uint e = 0; e < EACH_R; e++)
+        coopMatLoad(w[e], parts, from + W_PART + (sr * EACH_R + e) * TN * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
+    [[unroll]] for (uint m = 0; m < EACH_T; m++)
+        if ((st * EACH_T + m) * TM < n) {
             coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> x;
-            coopMatLoad(x, x_part, (half_ * NT + m * TM) * PITCH + kk * TK / 4, PITCH, gl_CooperativeMatrixLayoutRowMajor);
-            [[unroll]] for (uint e = 0; e < EACH; e++)
-                if (gl_SubgroupID + e * gl_NumSubgroups < ROWS / TN) acc[m * EACH + e] = coopMatMulAdd(x, w[e], acc[m * EACH + e]);
+            coopMatLoad(x, parts, from + (st * EACH_T + m) * TM * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (uint e = 0; e < EACH_R; e++) acc[m * EACH_R + e] = coopMatMulAdd(x, w[e], acc[m * EACH_R + e]);
         }
 }
 
-void multiply_block(uint half_, uint n) {
-    if (TK < 16) { [[dont_unroll]] for (uint kk = 0; kk < 32 / TK; kk++) multiply_columns(half_, kk, n); }      /* a CPU driver's, which takes seconds to compile it otherwise */
-    else         { [[unroll]] for (uint kk = 0; kk < 32 / TK; kk++) multiply_columns(half_, kk, n); }
+void multiply_step(uint from, uint st, uint sr, uint n) {
+    if (sr * EACH_R * TN >= ROWS) return;            /* a subgroup too many */
+    if (TK < 16) { [[dont_unroll]] for (uint kk = 0; kk < STEP * 32 / TK; kk++) multiply_columns(from, kk, st, sr, n); }      /* a CPU driver's, which takes seconds to compile it otherwise */
+    else         { [[unroll]] for (uint kk = 0; kk < STEP * 32 / TK; kk++) multiply_columns(from, kk, st, sr, n); }
 }
 
-/* The sums of TM tokens from m on, to y. */
-void store_part(uint first, uint n) {
+/* The sums of each subgroup's m-th tile of tokens, to y. */
+void store_part(uint m, uint n) {
     const uint outs = GLU != 0 ? ROWS / 2 : ROWS;
-    for (uint i = gl_LocalInvocationIndex; i < TM * outs; i += gl_WorkGroupSize.x) {
+    for (uint i = gl_LocalInvocationIndex; i < SUB_T * TM * outs; i += LANES) {
         uint t = i / outs, j = i % outs, to = gl_WorkGroupID.y * outs + j, from = t * ROWS + (GLU != 0 ? j / 16 * 32 + j % 16 : j);
-        if (first + t >= n || to >= push.ld_y) continue;
-        float v = sums[from];
-        if (GLU != 0) v = silu(v) * sums[from + 16];
+        uint token = (t / TM * EACH_T + m) * TM + t % TM;
+        if (token >= n || to >= push.ld_y) continue;
+        float v = uintBitsToFloat(parts[from / 4][from % 4]);
+        if (GLU != 0) v = silu(v) * uintBitsToFloat(parts[(from + 16) / 4][from % 4]);
         else if (push.tab_bias != VKM_NONE && to < push.rows) v += tablesf.f[push.tab_bias + to];
-        ws.f[y_at[first + t] + to] = to < push.rows ? v * y_by[first + t] : 0.0;
+        ws.f[y_at[token] + to] = to < push.rows ? v * y_by[token] : 0.0;
     }
 }
 
 void run_tile(uint expert, uint n) {
-    for (uint t = gl_LocalInvocationIndex; t < NT; t += gl_WorkGroupSize.x) {
-        uint token = min(t, n - 1);
+    uint st = gl_SubgroupID % SUB_T, sr = gl_SubgroupID / SUB_T;
+    for (uint t = gl_LocalInvocationIndex; t < NT; t += LANES) {
         float by;
-        x_at[t] = input_row(token);
-        y_at[t] = output_row(token, by);
+        y_at[t] = output_row(min(t, n - 1), by);
         y_by[t] = by;
     }
-    barrier();
-    [[unroll]] for (uint i = 0; i < NT / TM * EACH; i++) acc[i] = coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>(0.0);
-    load_block(expert, 0, 0);
-    for (uint k = 0; k < push.kb; k++) {
-        barrier();                                   /* block k is there, and nobody reads block k - 1 any more */
-        if (k + 1 < push.kb) load_block(expert, k + 1, (k + 1) & 1);
-        multiply_block(k & 1, n);
-    }
-    [[unroll]] for (uint m = 0; m < NT / TM; m++)
-        if (m * TM < n) {
-            barrier();                               /* nobody reads the sums before these any more */
-            [[unroll]] for (uint e = 0; e < EACH; e++) {
-                uint tile = gl_SubgroupID + e * gl_NumSubgroups;
-                if (tile < ROWS / TN) coopMatStore(acc[m * EACH + e], sums, tile * TN, ROWS, gl_CooperativeMatrixLayoutRowMajor);
-            }
+    locate_parts(expert, n);
+    [[unroll]] for (uint i = 0; i < EACH_T * EACH_R; i++) acc[i] = coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>(0.0);
+    uint steps = push.kb / STEP;
+    fetch(0);
+    if (BUFFERS == 2) put(0);
+    for (uint s = 0; s < steps; s++) {
+        barrier();                                   /* step s is there, and nobody reads step s - 1 any more */
+        if (BUFFERS == 1) {
+            put(0);
             barrier();
-            store_part(m * TM, n);
         }
+        if (s + 1 < steps) fetch(s + 1);
+        multiply_step(BUFFERS == 1 ? 0 : (s & 1) * HALF, st, sr, n);
+        if (BUFFERS == 2 && s + 1 < steps) put(((s + 1) & 1) * HALF);
+    }
+    [[unroll]] for (uint m = 0; m < EACH_T; m++) {
+        if (m * TM >= n) break;
+        barrier();                                   /* nobody reads the parts, or the sums before these, any more */
+        if (sr * EACH_R * TN < ROWS)
+            [[unroll]] for (uint e = 0; e < EACH_R; e++)
+                coopMatStore(acc[m * EACH_R + e], parts, (st * TM * ROWS + (sr * EACH_R + e) * TN) / 4, ROWS / 4, gl_CooperativeMatrixLayoutRowMajor);
+        barrier();
+        store_part(m, n);
+    }
 }

@@ -6,7 +6,7 @@
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_sort push; };
-#define TILE_FROM push.tile_from
+#define CUT push
 #include "tiles.glsl"
 layout(constant_id = 4) const uint EXPERTS = 8;
 
@@ -70,7 +70,7 @@ void main() {
     if (chunk == 0)
         for (uint i = lane; i < VKM_TILE_CLASSES * push.pieces; i += lanes) {
             uint tiles = all[1 + i / push.pieces], before = i % push.pieces * push.piece_tiles;
-            write_arguments(push.ws_args + i * 6, min(tiles - min(before, tiles), push.piece_tiles), push.groups_up, push.groups_down);
+            write_arguments(push.ws_args + i * 6, i / push.pieces, min(tiles - min(before, tiles), push.piece_tiles));
         }
     barrier();
     for (uint i = lane; i < n; i += lanes) {

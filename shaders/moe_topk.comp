@@ -7,6 +7,8 @@
 layout(push_constant) uniform Push { vkm_push_moe_topk push; };
 #include "reduce.glsl"
 #define TOPK push
+layout(constant_id = 6) const uint LOGIT_PARTS_ = 1;
+#define LOGIT_PARTS LOGIT_PARTS_
 #include "topk.glsl"
 
 void main() {

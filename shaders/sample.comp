@@ -10,9 +10,10 @@ layout(push_constant) uniform Push { vkm_push_sample push; };
 #include "reduce.glsl"
 #include "order.glsl"
 
+layout(constant_id = 5) const uint LOADS = 4;      /* that are issued together */
 shared uint histogram[256];
-shared float lane_mass[256];           /* local_size_x <= 256 */
-shared uint lane_count[256];
+shared float lane_mass[1024];          /* local_size_x <= 1024 */
+shared uint lane_count[1024];
 shared uint found;
 
 uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
@@ -80,14 +81,21 @@ void push_token(uint id) {
 void main() {
     penalise();
     float highest = -3.4e38;
-    for (uint i = lane; i < push.n_vocab; i += lanes) { float l = logit(i); if (order(l) != 0) highest = max(highest, l); }
+    uint likeliest = 0xffffffffu;                       /* the first with it, of those that this lane looks at */
+    for (uint i = lane; i < push.n_vocab; i += lanes * LOADS) {
+        float l[LOADS];
+        [[unroll]] for (int j = 0; j < int(LOADS); j++) l[j] = logit(min(i + j * lanes, push.n_vocab - 1));
+        [[unroll]] for (int j = 0; j < int(LOADS); j++)
+            if (order(l[j]) != 0 && (l[j] > highest || likeliest == 0xffffffffu) && i + j * lanes < push.n_vocab) { highest = max(highest, l[j]); likeliest = i + j * lanes; }
+    }
+    float mine_highest = highest;
     highest = workgroup_max(highest);
 
     float temperature = parameter_f(VKM_SAMPLING_TEMPERATURE);
     if (!(temperature > 0.0)) {
         if (lane == 0) found = 0xffffffffu;
         sync();
-        for (uint i = lane; i < push.n_vocab; i += lanes) if (logit(i) == highest) { atomicMin(found, i); break; }
+        if (mine_highest == highest) atomicMin(found, likeliest);
         sync();
         if (lane == 0) push_token(found < push.n_vocab ? found : 0);
         return;

@@ -1,17 +1,21 @@
-/* The sums of a lane, and adding them up in order where local_size_y splits the columns: afterwards part 0 has those of all. */
+/* The sums of a lane, and adding them up in order where local_size_y splits the columns: afterwards part 0 has those of all. Two tokens at a time, for the sake of shared memory. */
 layout(constant_id = 6) const uint SPLIT_SHARED = 1;  /* words of `parts` */
 
-shared float parts[SPLIT_SHARED];                   /* [split - 1][NT * RPL][lanes] */
+const int AT_ONCE = NT < 2 ? int(NT) : 2;
+shared float parts[SPLIT_SHARED];                   /* [split - 1][AT_ONCE * RPL][lanes] */
 
 float acc[NT * RPL];
 
 void add_splits() {
-    uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, each = AT_ONCE * RPL;
     if (splits == 1) return;                        /* uniform: a constant of the pipeline */
-    if (part > 0)
-        [[unroll]] for (int i = 0; i < int(NT * RPL); i++) parts[((part - 1) * NT * RPL + i) * lanes + lane] = acc[i];
-    barrier();
-    if (part == 0)
-        for (uint p = 0; p + 1 < splits; p++)
-            [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] += parts[(p * NT * RPL + i) * lanes + lane];
+    [[unroll]] for (int first = 0; first < int(NT); first += AT_ONCE) {
+        if (first > 0) barrier();
+        if (part > 0)
+            [[unroll]] for (int i = 0; i < int(each); i++) parts[((part - 1) * each + i) * lanes + lane] = acc[first * RPL + i];
+        barrier();
+        if (part == 0)
+            for (uint p = 0; p + 1 < splits; p++)
+                [[unroll]] for (int i = 0; i < int(each); i++) acc[first * RPL + i] += parts[(p * each + i) * lanes + lane];
+    }
 }

@@ -3,10 +3,13 @@
  * Comparison is on integer keys in which NaN is lowest: no logit can make an index out of range.
  * Rules: Mixtral, OLMoE, Qwen-MoE, Granite (softmax over all with or without renormalisation; softmax over the selected). Reference: tests/reference/model.c */
 #include "order.glsl"
-#define TILE_FROM TOPK.tile_from
+#define CUT TOPK
 #include "tiles.glsl"
 layout(constant_id = 5) const uint EXPERTS = 8;
 
+#ifndef LOGIT_PARTS
+#  define LOGIT_PARTS 1              /* of moe_logits, to be added up */
+#endif
 shared uint key[EXPERTS];
 shared float chosen[32];
 shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
@@ -14,14 +17,26 @@ shared uint tile_counts[VKM_FEW_ROWS * 32];   /* by slot: how many tiles of each
 
 float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fffffffu : ~k); }
 
+/* Of row e of the router: its parts are added in order, their loads issued together. */
+float logit(uint logits, uint e) {
+    float sum = ws.f[logits + e];
+    for (uint first = 1; first < LOGIT_PARTS; first += 16) {
+        float part[16];
+        [[unroll]] for (int i = 0; i < 16; i++) part[i] = ws.f[logits + min(first + i, LOGIT_PARTS - 1) * TOPK.ld_logits + e];
+        [[unroll]] for (int i = 0; i < 16; i++) if (first + i < LOGIT_PARTS) sum += part[i];
+    }
+    return sum;
+}
+
 /* Token t, whose slots begin at `slot` of this workgroup's. */
 void route(uint t, uint slot, uint n_used) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    uint logits = TOPK.ws_logits + t * TOPK.ld_logits;
+    uint logits = TOPK.ws_logits + t * TOPK.ld_logits * LOGIT_PARTS;
     float highest = -3.0e38, sum = 0.0;
     for (uint e = lane; e < EXPERTS; e += lanes) {
-        key[e] = order(ws.f[logits + e]);
-        if (key[e] != 0) highest = max(highest, ws.f[logits + e]);
+        float v = logit(logits, e);
+        key[e] = order(v);
+        if (key[e] != 0) highest = max(highest, v);
     }
     for (uint j = lane; j < n_used; j += lanes) { chosen[j] = 0.0; chosen_id[slot + j] = 0; }
     highest = workgroup_max(highest);
@@ -46,7 +61,7 @@ void route(uint t, uint slot, uint n_used) {
         wsu.u[TOPK.ws_ids + t * n_used + j] = chosen_id[slot + j];
         ws.f[TOPK.ws_weight + t * n_used + j] = chosen[j] / divide * TOPK.scale;
     }
-    if (lane == 0 && TOPK.ws_gate != VKM_NONE) ws.f[TOPK.ws_gate + t] = 1.0 / (1.0 + exp(-ws.f[logits + EXPERTS]));
+    if (lane == 0 && TOPK.ws_gate != VKM_NONE) ws.f[TOPK.ws_gate + t] = 1.0 / (1.0 + exp(-logit(logits, EXPERTS)));
 }
 
 /* Sorts n slots, stable, and lists the tiles of the experts among them, none of which has more rows than there are tokens. */
@@ -88,7 +103,7 @@ void sort(uint n) {
     for (uint c = lane; c < VKM_TILE_CLASSES; c += lanes) {
         uint tiles = 0;
         for (uint o = 0; o < n; o++) tiles += tile_counts[o] >> 4 * c & 15u;
-        write_arguments(TOPK.ws_args + c * 6, tiles, TOPK.groups_up, TOPK.groups_down);
+        write_arguments(TOPK.ws_args + c * 6, c, tiles);
     }
 }
 

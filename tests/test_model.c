@@ -412,6 +412,7 @@ static void check_bits(const char *arch, uint32_t type, uint64_t seed, uint32_t 
     char what[96];
     struct ref_testmodel o = of_type(arch, type, seed);
     if (gpu_subgroup && !full()) o.layers = 1;
+    if (gpu_subgroup) o.experts = 72, o.used = 3;   /* more than moe_route takes */
     snprintf(what, sizeof what, "%s type %u%s", arch, type, gpu_subgroup ? ", shapes of a GPU" : "");
     answers_make(&a, o, N);
     rig_open(&r, gpu_subgroup ? "gather" : NULL, a.path, (vkm_session_params){.n_ctx = 64, .kv_type = VKM_KV_F32});

@@ -56,7 +56,7 @@ static double best_of_all(const double cost[VKM_TILE_CLASSES], double dispatch, 
     for (uint32_t a = 1; a <= 5; a++)
         for (uint32_t b = 1; b <= 9; b++)
             for (uint32_t c = 1; c <= 17; c++) {
-                uint8_t from[VKM_TILE_CLASSES] = {1, a > 4 ? NEVER : a, b > 8 ? NEVER : b, c > 16 ? NEVER : c, NEVER, NEVER};
+                uint8_t from[VKM_TILE_CLASSES] = {1, a > 4 ? NEVER : a, b > 8 ? NEVER : b, c > 16 ? NEVER : c, NEVER, NEVER, NEVER};
                 double time = expected(from, cost, dispatch, n, k, experts);
                 if (time < best) best = time;
             }
@@ -68,7 +68,7 @@ static void check_fit(const double cost[4], double dispatch, uint32_t n, uint32_
 {
     struct vkm_tuning t = {.dispatch_ns = dispatch};
     const struct vkm_weight a = weight(0, 3, 8), b = weight(1, 1, 16), *both[] = {&a, &b};     /* costs of the two add up to those that are given, ten times: (3 8 + 1 16) / 8 + (3 + 1) 5 / 4 */
-    uint8_t from[VKM_TILE_CLASSES] = {1, 2, 5, 9, NEVER, NEVER};
+    uint8_t from[VKM_TILE_CLASSES] = {1, 2, 5, 9, NEVER, NEVER, NEVER};
     double all[VKM_TILE_CLASSES] = {0}, able[VKM_TILE_CLASSES];
     for (uint32_t c = 0; c < 4; c++) all[c] = cost[c], t.tiles[0][c] = t.tiles[1][c] = (struct vkm_tile_cost){cost[c] / 8, cost[c] * 5 / 4};
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) able[c] = c < 4 && sizes[c] <= most ? 10 * all[c] : NOT_ABLE;
@@ -97,7 +97,7 @@ Test(fit, is_the_best_of_all_thresholds)
 static void check_from(const struct vkm_tuning *t, uint32_t n, uint32_t k, uint32_t experts, uint32_t most, const uint8_t expected_from[VKM_TILE_CLASSES], const char *what)
 {
     const struct vkm_weight w = weight(0, 1, 1), *one[] = {&w};
-    uint8_t from[VKM_TILE_CLASSES] = {1, 2, 5, 9, NEVER, NEVER};
+    uint8_t from[VKM_TILE_CLASSES] = {1, 2, 5, 9, NEVER, NEVER, NEVER};
     cr_assert(vkm_tiles_fit(t, one, 1, n, k, experts, most, from), "%s", what);
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) cr_expect_eq(from[c], expected_from[c], "%s: class %u from %u, not %u", what, c, from[c], expected_from[c]);
 }
@@ -105,18 +105,18 @@ static void check_from(const struct vkm_tuning *t, uint32_t n, uint32_t k, uint3
 Test(fit, known_choices)
 {
     struct vkm_tuning t = {.tiles = {{{1}, {2.5}, {4.2}, {8.5}, {10}, {12}}}};
-    check_from(&t, 512, 8, 64, 16, (uint8_t[]){1, 3, 6, NEVER, NEVER, NEVER}, "16 rows cost more than two tiles of 8: 5 rows are 4 and 1, 6 are one of 8");
-    check_from(&t, 512, 8, 64, 64, (uint8_t[]){1, 3, 6, NEVER, NEVER, 22}, "64 rows are allowed; about 64 come, so that tiles of 32 would bring nothing");
-    check_from(&t, 1, 8, 64, 64, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER}, "one token");
-    check_from(&t, 4, 1, 1, 16, (uint8_t[]){NEVER, 1, NEVER, NEVER, NEVER, NEVER}, "four rows, no more classes than are used");
+    check_from(&t, 512, 8, 64, 16, (uint8_t[]){1, 3, 6, NEVER, NEVER, NEVER, NEVER}, "16 rows cost more than two tiles of 8: 5 rows are 4 and 1, 6 are one of 8");
+    check_from(&t, 512, 8, 64, 64, (uint8_t[]){1, 3, 6, NEVER, NEVER, 22, NEVER}, "64 rows are allowed; about 64 come, so that tiles of 32 would bring nothing");
+    check_from(&t, 1, 8, 64, 64, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "one token");
+    check_from(&t, 4, 1, 1, 16, (uint8_t[]){NEVER, 1, NEVER, NEVER, NEVER, NEVER, NEVER}, "four rows, no more classes than are used");
     t = (struct vkm_tuning){.tiles = {{{1}, {0.9}}}};
-    check_from(&t, 16, 2, 8, 16, (uint8_t[]){NEVER, 1, NEVER, NEVER, NEVER, NEVER}, "a tile of 4 is faster than one of 1");
+    check_from(&t, 16, 2, 8, 16, (uint8_t[]){NEVER, 1, NEVER, NEVER, NEVER, NEVER, NEVER}, "a tile of 4 is faster than one of 1");
     t = (struct vkm_tuning){.tiles = {{{1}, {4}}}};
-    check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER}, "nothing is gained");
+    check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "nothing is gained");
     t = (struct vkm_tuning){.tiles = {{{1}, {3.98}}}};
-    check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER}, "half a percent is not worth a kernel");
+    check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "half a percent is not worth a kernel");
     t = (struct vkm_tuning){.dispatch_ns = 1000, .tiles = {{{1}, {1.5}, {2}}}};
-    check_from(&t, 40, 2, 8, 16, (uint8_t[]){NEVER, NEVER, 1, NEVER, NEVER, NEVER}, "a dispatch costs more than padding");
+    check_from(&t, 40, 2, 8, 16, (uint8_t[]){NEVER, NEVER, 1, NEVER, NEVER, NEVER, NEVER}, "a dispatch costs more than padding");
 }
 
 Test(fit, goes_by_the_columns)
@@ -135,7 +135,7 @@ Test(fit, leaves_alone_what_it_does_not_know)
 {
     struct vkm_tuning t = {.tiles = {{{1}, {2}}, {{0}}, {{1}}}};
     const struct vkm_weight a = weight(0, 1, 1), b = weight(1, 1, 1), c = weight(2, 1, 1), *ab[] = {&a, &b}, *ac[] = {&a, &c};
-    const uint8_t before[VKM_TILE_CLASSES] = {1, 3, 7, 11, 20, NEVER};
+    const uint8_t before[VKM_TILE_CLASSES] = {1, 3, 7, 11, 20, NEVER, NEVER};
     uint8_t from[VKM_TILE_CLASSES];
     memcpy(from, before, sizeof from);
     cr_expect(!vkm_tiles_fit(&t, ab, 2, 10, 2, 8, 16, from) && !memcmp(from, before, sizeof from), "one of the types was not measured");
@@ -218,10 +218,10 @@ Test(record, refuses_what_is_well_made)
     size_t n = vkm_tuning_format(&key, &t, bytes);
     cr_expect_str_eq(vkm_tuning_parse(&other, bytes, n, &got), "it is of another device, driver or build");
     static const double bad[] = {-1, NAN, INFINITY, 1e13, -8e3};
-    static const uint32_t no_type = 9999, seven = 7, first_again = 0, too_many = 17;
+    static const uint32_t no_type = 9999, eight = 8, first_again = 0, too_many = 17;
     const struct { size_t at; const void *value; size_t size; const char *what; } changes[] = {
-        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72 + 8, &bad[0], 8, "negative"}, {72 + 16, &bad[1], 8, "NaN"}, {72 + 104 + 8, &bad[2], 8, "infinite"},
-        {72 + 104 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &seven, 4, "seven classes"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 104, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &seven, 4, "version 7"}};
+        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72 + 8, &bad[0], 8, "negative"}, {72 + 16, &bad[1], 8, "NaN"}, {72 + 120 + 8, &bad[2], 8, "infinite"},
+        {72 + 120 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &eight, 4, "eight classes"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
     for (size_t i = 0; i < VKM_COUNT(changes); i++) {
         const uint64_t zero = 0;
         n = vkm_tuning_format(&key, &t, bytes);

@@ -70,6 +70,7 @@ void bench_space(const struct vkm_caps *caps, const struct bench_shape *s, const
     vkm_space_plan(&model, caps, n, 1, space);
     /* Where a layer's last step leaves the next one's input the router puts its logits: it has to wait for it, as in a model. */
     space->moe.logits.at = space->xn.at;
+    space->moe.logit_parts.at += 32;                 /* which end in it */
 }
 
 static double layer_weights(const struct layer *l, double distinct)
@@ -122,7 +123,7 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     uint32_t copy = i % l->weights.n_copies;
     const struct vkm_moe moe = bench_weights_moe(&l->plan, copy), *m = &moe;
     struct vkm_build b = {.device = l->device, .program = program, .workspace = l->workspace, .sets = l->weights.sets + (size_t)copy * l->weights.n_sets, .layer = -1, .err = l->err,
-                          .quants = s->quants, .shape = l->kernels};
+                          .inputs = s->inputs, .shape = l->kernels};
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     x.at += i * n * x.ld;
@@ -211,7 +212,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->dispatches++;
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
-        if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6)) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
+        if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6) || !strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
@@ -519,7 +520,7 @@ int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_
     uint32_t n_cases = 0;
     vkm_error err = {0};
     if (!parse(o->args, &w)) return STATUS_USAGE;
-    if (o->tile && !tile_can_be(device, o->tile)) return fail_usage("bench layer", "--tile %u: 1, 4, 8 or 16, or up to 64 with cooperative matrices (--caps coopmat)", o->tile);
+    if (o->tile && !tile_can_be(device, o->tile)) return fail_usage("bench layer", "--tile %u: 1, 4, 8 or 16, or up to 128 with cooperative matrices (--caps coopmat)", o->tile);
     for (uint32_t i = 0; i < w.n_tokens; i++)
         for (uint32_t k = 0; k < w.n_routings; k++) cases[n_cases++] = (struct bench_case){w.tokens[i], w.routings[k]};
     vkm_result r = bench_ceilings(o, device, report, &err);

@@ -74,7 +74,7 @@ static const struct option options[] = {
     {CMD_GENERATE, 0, "profile", NULL, FLAG, AT(profile), 0, 0, "Output", "the same with the time that each step took on the device"},
 
     {CMD_DEVICE | CMD_INFO, 0, "device", "N|NAME", TEXT, AT(device), 0, 0, "Device", "number or part of the name, as `vkmoe info` shows them. Default: $VKMOE_DEVICE, else the best"},
-    {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; or less exact ones: fp16, int8dot, coopmat. Default: $VKMOE_CAPS"},
+    {CMD_DEVICE | CMD_INFO, 0, "caps", "STR", TEXT, AT(caps), 0, 0, "Device", "kernels for less than the device has: baseline or subgroup, limits such as range=1048576; or less exact ones: fp16, int8dot, coopmat. Default: $VKMOE_CAPS, else \"fast\": coopmat on a GPU that has it (logits: the exact ones)"},
     {CMD_GENERATE | CMD_ROOFLINE | CMD_LAYER | CMD_TUNE, 0, "no-cache", NULL, FLAG, AT(no_cache), 0, 0, "Device", "neither read nor write what is kept in $XDG_CACHE_HOME/vkmoe: the pipeline cache, tunings"},
     {CMD_DEVICE, 0, "validation", NULL, FLAG, AT(validation), 0, 0, "Device", "run under the Khronos validation layer; a message from it fails the command"},
     {CMD_LOGITS, 0, "audit", NULL, FLAG, AT(audit), 0, 0, "Device", "check that every step reads and writes only what it declares; slow"},
@@ -181,6 +181,7 @@ int options_parse(const struct command *c, int argc, char **argv, struct args *a
         int status = set(c, o, value, args);
         if (status != STATUS_OK) return status;
     }
+    if (!args->caps && c->bit & (CMD_RUN | CMD_MEASURE | CMD_KERNELS | CMD_TUNE)) args->caps = "fast";
     if (args->n_files < c->min_files) return fail_usage(c->name, "%d files are needed, %d given", c->min_files, args->n_files);
     return STATUS_OK;
 }

@@ -66,7 +66,8 @@ struct bed {
     struct bench_weights weights;
     struct vkm_weight w;
     vkm_buffer *workspace;
-    struct vkm_region x, y, quants;
+    struct vkm_region x, y;
+    struct vkm_inputs inputs;
     uint32_t cols, tiles, rows, lists, perm, scale, args, words;   /* the last five: words */
     struct vkm_build build;
 };
@@ -80,7 +81,6 @@ static uint32_t take(struct bed *d, uint64_t words)
 
 static void lay_out(struct bed *d)
 {
-    bool dots = d->t->caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);
     d->words = 0;
     d->rows = d->tiles * vkm_shape_tile_most(&d->t->shape);
     d->lists = take(d, 2ull * d->tiles * VKM_TILE_CLASSES);
@@ -89,14 +89,16 @@ static void lay_out(struct bed *d)
     d->args = take(d, 3 * (DISPATCHES + 1));
     d->x = (struct vkm_region){take(d, (uint64_t)d->rows * d->cols), d->cols, d->rows};
     d->y = (struct vkm_region){take(d, (uint64_t)d->rows * SIDE), SIDE, d->rows};
-    uint64_t quants = dots ? vkm_quants_words(d->rows, d->cols) : 0;
-    d->quants = (struct vkm_region){take(d, quants), 1, (uint32_t)quants};
+    for (uint32_t f = 0; f < VKM_FORMS; f++) {
+        uint64_t words = vkm_form_words(d->t->caps, f, d->rows, d->cols);
+        d->inputs.form[f] = (struct vkm_region){take(d, words), 1, (uint32_t)words};
+    }
 }
 
 static vkm_result fill(struct bed *d)
 {
     uint64_t seed = 1, n = (uint64_t)d->y.at;              /* everything before y */
-    uint32_t *words = calloc(n, 4), groups = vkm_matmul_groups(&d->t->shape, &d->w);
+    uint32_t *words = calloc(n, 4), groups = vkm_matmul_groups(&d->t->shape, &d->w, 1);
     const float one = 1;
     if (!words) return vkm_fail(d->t->err, VKM_ERR_HOST_MEMORY, "out of host memory");
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
@@ -132,7 +134,7 @@ static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint
     push.n = rows; push.n_used = 1;
     push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = d->y.at; push.ld_y = d->y.ld;
     push.ws_tiles = d->lists + 2 * (c * d->tiles + first); push.ws_perm = d->perm; push.ws_scale = d->scale;
-    struct vkm_step step = {.groups = {tiles, vkm_matmul_groups(&b->shape, &d->w), 1}, .bindings = b->sets[d->w.set], .concurrent = args != 0, .indirect = args != 0, .indirect_offset = (uint64_t)args * 4,
+    struct vkm_step step = {.groups = {tiles, vkm_matmul_groups(&b->shape, &d->w, sizes[c]), 1}, .bindings = b->sets[d->w.set], .concurrent = args != 0, .indirect = args != 0, .indirect_offset = (uint64_t)args * 4,
                             .bytes = vkm_matmul_bytes(&d->w) * tiles, .flops = 2ull * tiles * sizes[c] * SIDE * d->cols};
     VKM_STEP_PUSH(step, push);
     vkm_reads(b, &step, in, rows);
@@ -210,7 +212,7 @@ static vkm_result measure(struct bed *d, double ns[VKM_TILE_CLASSES], bool dispa
     TRY(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, (uint64_t)d->words * 4, "workspace", &d->workspace, t->err));
     TRY(bench_weights_create(t->device, &d->plan, 1, 1, d->workspace, &d->weights, t->err));
     TRY(fill(d));
-    d->build = (struct vkm_build){.device = t->device, .workspace = d->workspace, .sets = d->weights.sets, .layer = -1, .err = t->err, .quants = d->quants, .shape = t->shape};
+    d->build = (struct vkm_build){.device = t->device, .workspace = d->workspace, .sets = d->weights.sets, .layer = -1, .err = t->err, .inputs = d->inputs, .shape = t->shape};
     TRY(prepare(d));
     TRY(time_tiles(d, ns));
     return dispatch ? time_dispatch(d) : VKM_OK;

@@ -127,7 +127,7 @@ static void add_candidates(struct check *k)
 static vkm_result build(struct check *k, struct candidate *a)
 {
     struct tune *t = k->t;
-    struct vkm_build b = {.device = t->device, .workspace = k->workspace, .sets = k->weights.sets, .layer = -1, .err = t->err, .quants = k->space.quants, .shape = t->shape};
+    struct vkm_build b = {.device = t->device, .workspace = k->workspace, .sets = k->weights.sets, .layer = -1, .err = t->err, .inputs = k->space.inputs, .shape = t->shape};
     memcpy(b.shape.tile_from, a->from, sizeof a->from);
     TRY(vkm_program_create(t->device, "tune router", &a->racer.before, t->err));
     b.program = a->racer.before;

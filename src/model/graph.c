@@ -105,7 +105,7 @@ static vkm_result head(struct vkm_build *b, struct vkm_session *s, struct vkm_re
 
 static vkm_result build(struct vkm_session *s, struct vkm_recipe r, vkm_program *program, vkm_error *err)
 {
-    struct vkm_build b = {.device = s->model->device, .shape = s->shape, .tuning = s->is_tuned ? &s->tuning : NULL, .program = program, .workspace = s->workspace, .sets = s->sets, .layer = -1, .err = err, .quants = s->space.quants};
+    struct vkm_build b = {.device = s->model->device, .shape = s->shape, .tuning = s->is_tuned ? &s->tuning : NULL, .program = program, .workspace = s->workspace, .sets = s->sets, .layer = -1, .err = err, .inputs = s->space.inputs};
     const struct vkm_space *w = &s->space;
     uint64_t ring = (uint64_t)s->n_seq * VKM_RECENT * 4;
     if (r.n) TRY(body(&b, s, r.n, !r.each_its_own));

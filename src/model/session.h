@@ -12,7 +12,7 @@ struct vkm_space {
     struct vkm_region last;                    /* [n_seq][n_embd] residual stream after a sequence's last token, where that was evaluated by itself */
     struct vkm_region x, xn, qkv, attention, logits, scratch;
     struct vkm_moe_space moe;
-    struct vkm_region quants;                  /* vkm_build.quants; rows 0 without the int8dot tier */
+    struct vkm_inputs inputs;
     uint64_t words;
 };
 

@@ -13,13 +13,13 @@ static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width
 
 static uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-/* The largest x of a matmul as int8: one at a time is kept. */
-static struct vkm_region take_quants(struct vkm_space *s, const struct vkm_hparams *h)
+/* Room for the largest x of a matmul in a form: one at a time is kept. */
+static struct vkm_region take_form(struct vkm_space *s, const struct vkm_caps *caps, uint32_t form, const struct vkm_hparams *h)
 {
     uint32_t b = s->n_batch;
-    uint64_t words = max_u64(vkm_quants_words(b, h->n_embd), vkm_quants_words(b, h->n_head * h->head));
-    words = max_u64(words, max_u64(vkm_quants_words(b * h->n_used, h->n_ff), vkm_quants_words(b, h->n_ff_shared)));
-    words = max_u64(words, vkm_quants_words(s->head_rows, h->n_embd));
+    uint64_t words = max_u64(vkm_form_words(caps, form, b, h->n_embd), vkm_form_words(caps, form, b, h->n_head * h->head));
+    words = max_u64(words, max_u64(vkm_form_words(caps, form, b * h->n_used, h->n_ff), vkm_form_words(caps, form, b, h->n_ff_shared)));
+    words = max_u64(words, vkm_form_words(caps, form, s->head_rows, h->n_embd));
     struct vkm_region r = {(uint32_t)s->words, 1, (uint32_t)words};
     s->words += vkm_align(words, 32);
     return r;
@@ -40,6 +40,7 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     s->seq = take(s, 1, n_batch).at;
     s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
+    s->moe.logit_parts = take(s, VKM_FEW_ROWS * vkm_splits_most(m->layers[0].moe.router.kb), h->n_expert + 1);
     s->xn = take(s, b, h->n_embd);
     s->qkv = take(s, b, (uint32_t)(vkm_align(h->n_head * h->head, VKM_PANEL_ROWS) + 2 * vkm_align(h->n_head_kv * h->head, VKM_PANEL_ROWS)));
     s->attention = take(s, b, h->n_head * h->head);
@@ -67,5 +68,5 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
         e->shared_y = take(s, b, h->n_embd);
         if (shared_apart) e->shared_h2 = take(s, b, h->n_ff_shared);
     }
-    if (caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT)) s->quants = take_quants(s, h);
+    for (uint32_t f = 0; f < VKM_FORMS; f++) s->inputs.form[f] = take_form(s, caps, f, h);
 }

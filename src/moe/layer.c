@@ -40,14 +40,42 @@ uint32_t vkm_moe_few_rows(uint32_t n_expert)
     return n < 1 ? 1 : n < VKM_FEW_ROWS ? n : VKM_FEW_ROWS;
 }
 
+/* On a GPU a workgroup for each token, and the steps that sort, are faster from a few tokens on. */
+static uint32_t few_rows(const struct vkm_build *b, const struct vkm_moe *m)
+{
+    uint32_t n = vkm_moe_few_rows(m->n_expert);
+    return b->shape.few_rows && b->shape.few_rows < n ? b->shape.few_rows : n;
+}
+
 uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { return vkm_reduce_lanes(b, (uint64_t)n_expert * n_expert * vkm_moe_few_rows(n_expert)); }
+
+/* For few tokens the parts of an f32 router's columns are summed by workgroups of their own, where the device has lanes for them. */
+static bool in_parts(const struct vkm_shape *s, const struct vkm_moe *m) { return m->router.type == vkm_type_find(0) && m->router.n_chunks == 1 && vkm_shape_splits(s, &m->router) > 1; }
+
+static bool has_parts(const struct vkm_build *b, const struct vkm_moe *m, uint32_t n)
+{
+    return in_parts(&b->shape, m) && n <= VKM_FEW_ROWS;
+}
+
+static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)
+{
+    const struct vkm_weight *w = &m->router;
+    const uint32_t parts = vkm_shape_splits(&b->shape, w), together = vkm_device_caps(b->device)->invocations < 4 * VKM_PANEL ? 1 : 4, spec[] = {VKM_PANEL, together, n == 1 ? 1 : VKM_FEW_ROWS, parts};
+    const struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .n = n, .ws_x = x.at, .ld_x = x.ld, .ws_out = s->logit_parts.at, .ld_out = s->logit_parts.ld};
+    struct vkm_step step = {.groups = {parts / together, w->n_panels, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
+                            .flops = 2ull * n * w->cols * w->rows};
+    VKM_STEP_PUSH(step, push);
+    vkm_reads(b, &step, x, n);
+    vkm_writes(b, &step, s->logit_parts, n * parts);
+    return vkm_build_step(b, "moe_logits", "", spec, VKM_COUNT(spec), &step, "moe_router");
+}
 
 /* What top-k of n tokens writes. */
 static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
 {
     const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
     uint8_t tile_from[VKM_TILE_CLASSES];
-    bool few = n <= vkm_moe_few_rows(m->n_expert);
+    bool few = n <= few_rows(b, m);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, step, s->gate, n);
@@ -59,7 +87,7 @@ static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe
     struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
         .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = n * m->n_used, .ws_args = s->args.at,
-        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
+        .panels_up = up->n_panels, .panels_down = m->down.n_panels, .group_panels = vkm_shape_panels(&b->shape)};
     tiles_of(b, m, n, tile_from);
     pack_tile_from(tile_from, push.tile_from);
     return push;
@@ -67,12 +95,15 @@ static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
-    struct vkm_step step = {.groups = {n <= vkm_moe_few_rows(m->n_expert) ? 1 : n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
-    const struct vkm_push_moe_topk push = choose(b, m, s, n, &step);
+    struct vkm_step step = {.groups = {n <= few_rows(b, m) ? 1 : n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
+    struct vkm_push_moe_topk push = choose(b, m, s, n, &step);
+    bool sum = has_parts(b, m, n);
+    uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), parts = sum ? vkm_shape_splits(&b->shape, &m->router) : 1;
+    if (sum) push.ws_logits = s->logit_parts.at, push.ld_logits = s->logit_parts.ld;
     VKM_STEP_PUSH(step, push);
-    vkm_reads(b, &step, s->logits, n);
-    uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert};
+    if (sum) vkm_reads(b, &step, s->logit_parts, n * parts);
+    else     vkm_reads(b, &step, s->logits, n);
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts};
     return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
 }
 
@@ -81,9 +112,10 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
 static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_combine *norm, uint32_t n)
 {
     const struct vkm_weight *w = &m->router;
-    uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)b->shape.splits * w->rows * w->kb * 2 + (uint64_t)m->n_expert * m->n_expert * vkm_moe_few_rows(m->n_expert);
+    uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)vkm_shape_splits(&b->shape, w) * w->rows * w->kb * 2 + (uint64_t)m->n_expert * m->n_expert * few_rows(b, m);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);      /* those of the three kernels, or its sums would be others */
-    return n <= vkm_moe_few_rows(m->n_expert) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
+    uint32_t parts = vkm_shape_splits(&b->shape, w) * VKM_FEW_ROWS * w->rows * 4;
+    return parts <= vkm_device_caps(b->device)->shared_bytes / 2 && n <= few_rows(b, m) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
 }
 
@@ -99,14 +131,14 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     vkm_writes_part(b, &step, c->x, c->width, n);
     vkm_writes_part(b, &step, c->out, w->kb * VKM_PANEL, n);
     vkm_writes_part(b, &step, s->logits, w->rows, n);
-    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, b->shape.splits, b->shape.scalar_loads};
+    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.scalar_loads};
     return vkm_build_step(b, "moe_route", "", spec, VKM_COUNT(spec), &step, "moe_route");
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
 static uint32_t piece_count(struct vkm_build *b, const struct vkm_moe *m, uint32_t n)
 {
-    if (n <= vkm_moe_few_rows(m->n_expert)) return 1;
+    if (n <= few_rows(b, m)) return 1;
     const struct vkm_weight *w = m->gate_up.type ? &m->gate_up : &m->gate;
     uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * n * m->n_used * w->cols * w->rows * (w->glu ? 2 : 1));
     return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
@@ -119,7 +151,7 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
         .tiles_max = slots,
         .pieces = piece_count(b, m, n), .ws_args = s->args.at,
-        .groups_up = vkm_matmul_groups(&b->shape, up), .groups_down = vkm_matmul_groups(&b->shape, &m->down)};
+        .panels_up = up->n_panels, .panels_down = m->down.n_panels, .group_panels = vkm_shape_panels(&b->shape)};
     uint8_t tile_from[VKM_TILE_CLASSES];
     tiles_of(b, m, n, tile_from);
     pack_tile_from(tile_from, push.tile_from);
@@ -152,7 +184,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint8_t tile_from[VKM_TILE_CLASSES];
     tiles_of(b, m, n, tile_from);
-    uint32_t slots = n * m->n_used, groups = vkm_matmul_groups(&b->shape, w);
+    uint32_t slots = n * m->n_used, groups;
     uint32_t pieces = piece_count(b, m, n), piece_tiles = n == 1 ? m->n_used : vkm_div_up(vkm_moe_tiles_max(tile_from, n, m->n_used, m->n_expert), pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     for (uint32_t i = 0; i < (n == 1 ? 1 : VKM_TILE_CLASSES * pieces); i++) {
@@ -160,6 +192,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         if (tile_from[c] > n || tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has more rows than there are tokens */
         struct vkm_push_matmul push;
         struct vkm_region in = x;
+        groups = vkm_matmul_groups(&b->shape, w, sizes[c]);
         TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
         vkm_matmul_push(b, w, &push);
         push.n = slots; push.n_used = m->n_used;
@@ -209,9 +242,10 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
 {
     if (norm && routes(b, m, norm, n)) return route(b, m, s, norm, n);
     if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
-    TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
+    if (has_parts(b, m, n)) TRY(logit_parts(b, m, s, x, n));
+    else                       TRY(vkm_linear(b, "moe_router", &m->router, VKM_NONE, x, s->logits, n));
     TRY(topk(b, m, s, n));
-    return n > vkm_moe_few_rows(m->n_expert) ? sort(b, m, s, n) : VKM_OK;
+    return n > few_rows(b, m) ? sort(b, m, s, n) : VKM_OK;
 }
 
 vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)

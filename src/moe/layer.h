@@ -20,6 +20,7 @@ struct vkm_moe {
 /* Where the layer works. B tokens at most, k experts each; S = B k slots. */
 struct vkm_moe_space {
     struct vkm_region logits;                    /* [B][n_expert + 1] */
+    struct vkm_region logit_parts;               /* [VKM_FEW_ROWS * parts][n_expert + 1] */
     struct vkm_region ids, weights;              /* [B][k] */
     struct vkm_region gate;                      /* [B][1] */
     struct vkm_region counts, perm, tiles, args; /* words */

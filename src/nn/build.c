@@ -23,6 +23,31 @@ uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes)
 
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { return lanes_for(b->shape.reduce_lanes, iterations); }
 
+/* Shared memory of splits.glsl */
+static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t n_tile) { return (splits - 1) * (n_tile < 2 ? n_tile : 2) * s->rows_per_lane * s->lanes; }
+
+/* As many as it takes to give a large GPU's lanes something to load (FILL of them) with one token, where experts share the work with others; and blocks of columns for each. On an H200
+ * 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in F16 61 instead of 105. */
+#define FILL (1u << 18)
+#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with small tiles for few rows */
+#define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
+#define SPLITS_LEAST 4u
+#define SPLITS_MOST 64u
+uint32_t vkm_splits_most(uint32_t kb)
+{
+    uint32_t splits = SPLITS_LEAST;
+    while (splits < SPLITS_MOST && splits * 4 <= kb) splits *= 2;
+    return splits;
+}
+
+uint32_t vkm_shape_splits(const struct vkm_shape *s, const struct vkm_weight *w)
+{
+    uint32_t splits = s->splits < SPLITS_LEAST ? s->splits : SPLITS_LEAST;
+    uint64_t lanes = (uint64_t)w->n_panels * (w->experts > 1 ? 2 : 1) * VKM_PANEL / s->rows_per_lane;
+    while (splits * 2 <= s->splits && lanes * splits < FILL && splits < vkm_splits_most(w->kb)) splits *= 2;
+    return splits;
+}
+
 /* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
  * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
@@ -40,33 +65,61 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
         vkm_shape_tiles(s, dots ? 8 : 16);
         return;
     }
-    uint32_t most = 256;
+    uint32_t most = 256, splits = SPLITS_MOST;
     while (most > 32 && most > caps->invocations) most /= 2;
-    uint32_t lanes = caps->subgroup_size > 32 && caps->subgroup_size <= 64 ? 64 : 32;
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = most / lanes < 4 ? most / lanes : 4, .reduce_lanes = most < 128 ? most : 128,
-                            .sample_lanes = most, .attention_lanes = 32, .attention_rows = 8};
+    uint32_t lanes = 16;                                      /* a panel: small workgroups, of which there are many with one token */
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = splits, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
+                            .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3};
+    while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
     vkm_shape_tiles(s, 16);
 }
 
-static uint32_t panels_of(const struct vkm_shape *s) { return s->lanes * s->rows_per_lane / VKM_PANEL; }
+static bool takes_matrices(const struct vkm_shape *s, uint32_t n_tile) { return s->matrix.m && n_tile >= VKM_COOPMAT_ROWS; }
+static uint32_t panels_of(const struct vkm_shape *s, uint32_t n_tile) { return takes_matrices(s, n_tile) ? s->matrix_panels : s->lanes * s->rows_per_lane / VKM_PANEL; }
 
-/* Shared memory of matmul_coop.glsl: two blocks of x and of W as f16 in rows of 80 bytes, sums, three words a token. */
-static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t m) { return 2 * (tokens + rows) * 80 + m * rows * 4 + tokens * 12; }
+uint32_t vkm_shape_panels(const struct vkm_shape *s)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint32_t packed = 0;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed |= panels_of(s, sizes[c]) << 4 * c;
+    return packed;
+}
 
-/* Four matrices of tokens a tile, if shared memory holds it, and so many subgroups that m times their number is 64 (fewer where there is less for them to own): 64 tokens and four subgroups
- * for matrices of 16 rows, as AMD and NVIDIA have, whose compilers (of Mesa) spill nothing so; 32 and eight for Intel's of 8, whose compiler (dg2) spills 20 to 41 registers so, and hundreds
- * at 64. lavapipe compiles a large tile for seconds. */
+/* Shared memory of matmul_coop.glsl: x and W as f16, where the sums of some tokens lie later; two words a token. */
+static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t step, uint32_t buffers) { return buffers * (tokens + rows) * (step * 64 + 16) + tokens * 8; }
+
+/* Subgroups along the tokens and the rows: tiles as square as can be read the fewest words of shared memory. */
+static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *along_tokens, uint32_t *along_rows)
+{
+    uint32_t t = n_tile / s->matrix.m, r = s->matrix_panels * VKM_PANEL / s->matrix.n, subgroups = s->matrix_subgroups;
+    *along_tokens = *along_rows = 1;
+    for (; subgroups > 1; subgroups /= 2) {
+        uint32_t tokens_each = n_tile / *along_tokens, rows_each = s->matrix_panels * VKM_PANEL / *along_rows;
+        if (*along_rows < r && (rows_each >= tokens_each || *along_tokens == t)) *along_rows *= 2;
+        else if (*along_tokens < t) *along_tokens *= 2;
+    }
+}
+
+/* Matrices of 16 rows, as AMD and NVIDIA have, whose compilers (of Mesa) spill nothing so: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. On an H200 the fastest
+ * of 18 shapes for quantised weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163);
+ * for f16 weights 32 columns in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Intel's of 8: 32 tokens, 64 rows, 16 subgroups,
+ * for its compiler (dg2) spills 44 to 47 registers so, 71 to 85 with eight subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
-    uint32_t rows = panels_of(s) * VKM_PANEL, tokens = caps->type == VKM_TYPE_CPU ? 16 : 4 * caps->matrix.m, most = 64 / caps->matrix.m;
-    while (tokens >= VKM_COOPMAT_ROWS && coop_shared_bytes(tokens, rows, caps->matrix.m) > caps->shared_bytes) tokens /= 2;
+    bool cpu = caps->type == VKM_TYPE_CPU;
+    bool small = caps->matrix.m < 16;
+    uint32_t panels = cpu ? 1 : small ? 2 : 4, tokens = cpu ? 16 : small ? 32 : 128, subgroups = cpu ? 2 : small ? 16 : 4;
+    uint32_t step = small ? 1 : 2, buffers = small ? 2 : 1;
+    while (tokens >= VKM_COOPMAT_ROWS && coop_shared_bytes(tokens, panels * VKM_PANEL, step, buffers) > caps->shared_bytes) tokens /= 2;
     if (tokens < VKM_COOPMAT_ROWS) return;
-    uint32_t tiles = rows / caps->matrix.n, subgroups = tiles < most ? tiles : most;
     while (subgroups > 1 && subgroups * caps->subgroup_size > caps->invocations) subgroups /= 2;
     s->matrix = caps->matrix;
-    s->matrix_lanes = subgroups * caps->subgroup_size;
-    s->matrix_each = tiles / subgroups;
+    s->matrix_panels = panels;
+    s->matrix_step = step, s->matrix_buffers = buffers;
+    s->matrix_lanes = caps->subgroup_size;
+    s->matrix_subgroups = subgroups;
+    s->matrix_tokens = tokens;
     vkm_shape_tiles(s, tokens);
 }
 
@@ -88,8 +141,7 @@ uint32_t vkm_shape_tile_rows(const struct vkm_shape *s) { return tile_sizes[vkm_
 
 uint32_t vkm_shape_tile_most(const struct vkm_shape *s)
 {
-    uint32_t rows = s->matrix.m ? vkm_shape_tile_rows(s) : 0;
-    return rows > 16 ? rows : 16;
+    return s->matrix.m ? s->matrix_tokens : 16;
 }
 
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
@@ -107,9 +159,11 @@ static vkm_result build_step(struct vkm_build *b, const char *kernel, const char
     step->label = text;
     if (!step->bindings) step->bindings = b->sets[0];
     TRY(vkm_kernel_get_of(b->device, kernel, variant, tiers, spec, n_spec, &step->kernel, b->err));
-    uint64_t begin = (uint64_t)b->quantised.at * 4, end = begin + (uint64_t)b->quantised.rows * b->quantised.ld * 4;
-    for (uint32_t i = 0; i < step->n_writes; i++)
-        if (step->writes[i].buffer == b->workspace && step->writes[i].begin < end && begin < step->writes[i].end) b->quantised.rows = 0;
+    for (uint32_t f = 0; f < VKM_FORMS; f++) {
+        uint64_t begin = (uint64_t)b->there[f].at * 4, end = begin + (uint64_t)b->there[f].rows * b->there[f].ld * 4;
+        for (uint32_t i = 0; i < step->n_writes; i++)
+            if (step->writes[i].buffer == b->workspace && step->writes[i].begin < end && begin < step->writes[i].end) b->there[f].rows = 0;
+    }
     return vkm_program_add(b->program, step, b->err);
 }
 
@@ -135,28 +189,38 @@ void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region 
 /* The form that a matmul of tiles of n_tile tokens takes. */
 static enum vkm_tier matmul_tier(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile)
 {
-    bool matrices = b->shape.matrix.m && n_tile >= VKM_COOPMAT_ROWS;
+    uint32_t able = takes_matrices(&b->shape, n_tile) ? VKM_TIERS_ALL : VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT);
     if (b->shape.scalar_loads) return VKM_TIER_SUBGROUP;
-    return vkm_kernel_tier(b->device, kernel, w->type->variant, matrices ? VKM_TIERS_ALL : VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT));
+    return vkm_kernel_tier(b->device, kernel, w->type->variant, able);
 }
 
-uint64_t vkm_quants_words(uint32_t n, uint32_t cols) { return (uint64_t)n * VKM_QUANTISED_WORDS(vkm_div_up(cols, 32)); }
+static const struct form { enum vkm_tier tier; const char *kernel; } forms[VKM_FORMS] = {[VKM_FORM_INT8] = {VKM_TIER_INT8DOT, "quantise"}, [VKM_FORM_F16] = {VKM_TIER_COOPMAT, "halve"}};
+
+static uint32_t form_row(uint32_t form, uint32_t kb) { return form == VKM_FORM_INT8 ? VKM_QUANTISED_WORDS(kb) : VKM_HALVED_WORDS(kb); }
+
+uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols)
+{
+    return caps->tiers & VKM_TIER_BIT(forms[form].tier) ? (uint64_t)n * form_row(form, vkm_div_up(cols, 32)) : 0;
+}
 
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
 {
-    if (matmul_tier(b, kernel, w, n_tile) != VKM_TIER_INT8DOT) return VKM_OK;
-    const struct vkm_region from = *x, to = {b->quants.at, VKM_QUANTISED_WORDS(w->kb), n};
-    if (vkm_quants_words(n, w->cols) > b->quants.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "no room for %u rows of %u columns as int8", n, w->cols);
+    enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
+    uint32_t f = 0;
+    while (f < VKM_FORMS && forms[f].tier != tier) f++;
+    if (f == VKM_FORMS) return VKM_OK;
+    const struct vkm_region from = *x, room = b->inputs.form[f], to = {room.at, form_row(f, w->kb), n};
+    if ((uint64_t)n * to.ld > room.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "%s: no room for %u rows of %u columns", forms[f].kernel, n, w->cols);
     *x = to;
-    if (b->quantised.at == from.at && b->quantised.ld == from.ld && b->quantised.kb == w->kb && b->quantised.rows >= n) return VKM_OK;
+    if (b->there[f].at == from.at && b->there[f].ld == from.ld && b->there[f].kb == w->kb && b->there[f].rows >= n) return VKM_OK;
     struct vkm_push_quantise push = {.ws_x = from.at, .ld_x = from.ld, .ws_out = to.at, .ld_out = to.ld, .kb = w->kb};
-    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * w->kb * (128 + 40)};
+    struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * (w->kb * 32 + to.ld) * 4};
     VKM_STEP_PUSH(s, push);
     vkm_reads(b, &s, from, n);
     vkm_writes(b, &s, to, n);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1};
-    TRY(vkm_build_step(b, "quantise", "", spec, 2, &s, "quantise"));
-    b->quantised.at = from.at, b->quantised.ld = from.ld, b->quantised.kb = w->kb, b->quantised.rows = n;
+    TRY(vkm_build_step(b, forms[f].kernel, "", spec, 2, &s, forms[f].kernel));
+    b->there[f].at = from.at, b->there[f].ld = from.ld, b->there[f].kb = w->kb, b->there[f].rows = n;
     return VKM_OK;
 }
 
@@ -164,19 +228,20 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
 {
     const struct vkm_shape *s = &b->shape;
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
-    uint32_t parts = (s->splits - 1) * n_tile * s->rows_per_lane * s->lanes;
-    const uint32_t spec[] = {s->lanes, s->splits, s->rows_per_lane, n_tile, parts ? parts : 1, w->glu};
-    const uint32_t of_matrix[] = {s->matrix_lanes, 1, panels_of(s), n_tile, s->matrix.m, w->glu, s->matrix.n, s->matrix.k, s->matrix_each};
+    uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
+    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, w->glu};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
-    if (tier == VKM_TIER_COOPMAT) return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
+    if (tier == VKM_TIER_COOPMAT) {
+        uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
+        matrix_grid(s, n_tile, &t, &r);
+        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, w->glu, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
+        return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
+    }
     return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec), step, label);
 }
 
-uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w)
-{
-    return vkm_div_up(w->n_panels, panels_of(s));
-}
+uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile) { return vkm_div_up(w->n_panels, panels_of(s, n_tile)); }
 
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *p)
 {
@@ -195,10 +260,32 @@ uint32_t vkm_tile_rows(uint32_t n)
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
 {
     memcpy(tile_from, b->shape.tile_from, sizeof b->shape.tile_from);
+    if (b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN)     /* its smallest tiles for fewer rows too */
+        for (uint32_t c = 0; c < VKM_TILE_CLASSES && tile_from[c] != VKM_TILE_NEVER; c++) {
+            bool first = tile_sizes[c] == VKM_COOPMAT_ROWS;
+            tile_from[c] = first ? 1 : VKM_TILE_NEVER;
+            if (first) break;
+        }
     if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), tile_from);
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
+
+/* On a GPU no larger tiles than what gives all its lanes something to do. */
+static void limit_tiles(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES])
+{
+    struct vkm_shape s = b->shape;
+    uint32_t most = tile_sizes[vkm_tile_class(tile_from, VKM_TILE_NEVER)], limit = most;
+    uint64_t lanes = (uint64_t)vkm_matmul_groups(&s, w, 1) * s.lanes * vkm_shape_splits(&s, w);
+    if (s.splits == 1) return;
+    for (; limit > 4; limit /= 2) {
+        bool matrices = takes_matrices(&s, limit);
+        if (vkm_div_up(n, limit) * (matrices ? (uint64_t)vkm_matmul_groups(&s, w, limit) * s.matrix_subgroups * s.matrix_lanes : lanes) >= (matrices ? MATRIX_FILL : FILL)) break;
+    }
+    if (limit == most) return;
+    vkm_shape_tiles(&s, limit);
+    memcpy(tile_from, s.tile_from, sizeof s.tile_from);
+}
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
 {
@@ -207,10 +294,11 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
     uint8_t tile_from[VKM_TILE_CLASSES];
     vkm_build_tiles(b, &w, 1, n, 1, 1, tile_from);
+    limit_tiles(b, w, n, tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
         uint32_t left = n - first, c = vkm_tile_class(tile_from, left), size = tile_sizes[c];
         uint32_t tiles = (left - tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
-        struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w), 1}, .bindings = b->sets[w->set]};
+        struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w, size), 1}, .bindings = b->sets[w->set]};
         struct vkm_region in = x;
         TRY(vkm_matmul_input(b, "linear", w, size, &in, n));
         push.first = first; push.ws_x = in.at; push.ld_x = in.ld;
@@ -239,7 +327,12 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
-uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c) { return vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2)); }
+uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c)
+{
+    uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
+    while (lanes < b->shape.wide_lanes && lanes * 4 <= c->width) lanes *= 2;
+    return lanes;
+}
 
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
@@ -295,6 +388,9 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
 
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint64_t)vkm_div_up(n_ctx, 32) * (vkm_div_up(head, 8) + 8 + 16 + 1); }
 
+/* Shared memory of attention.comp */
+static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
+
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
@@ -314,8 +410,12 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    const uint32_t spec[] = {lanes, 1, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes), vkm_reduce_shared(b, lanes)};
-    uint32_t tiers = cpu || vkm_reduce_shared(b, lanes) == 1 ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    uint32_t parts = cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
+    while (parts > 1 && attention_shared(parts, nq, a->head) > caps->shared_bytes) parts /= 2;
+    bool one = vkm_reduce_shared(b, lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
+    const uint32_t spec[] = {lanes, parts, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes), one, gpu ? 16 : 8, gpu ? 8 : 4, parts};
+    uint32_t tiers = cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
     return build_step(b, cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
 }
 
@@ -335,6 +435,6 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes)};
+    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes), vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 16};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

@@ -28,16 +28,17 @@ struct vkm_region { uint32_t at, ld, rows; };
 /* Workgroup shapes for this device: see vkm_shape_choose. */
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
-    uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y */
+    uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y at most */
     uint8_t tile_from[VKM_TILE_CLASSES];     /* how tokens are cut into tiles: see abi.h */
-    struct vkm_matrix matrix;                /* of matmul_coop.glsl, with as many panels a workgroup as the others; m 0: not in use */
-    uint32_t matrix_lanes, matrix_each;      /* local_size_x, EACH */
-    uint32_t reduce_lanes;                   /* norm, router, rope */
-    uint32_t sample_lanes;
-    uint32_t attention_lanes, attention_rows;
+    struct vkm_matrix matrix;                /* of matmul_coop.glsl; m 0: not in use */
+    uint32_t matrix_panels, matrix_subgroups, matrix_lanes;   /* of a workgroup; lanes of a subgroup */
+    uint32_t matrix_tokens, matrix_step, matrix_buffers;   /* of the largest tile; STEP at most; BUFFERS */
+    uint32_t reduce_lanes, wide_lanes;       /* norm, router, rope; norms of wide rows at most, 0: as the others */
+    uint32_t sample_lanes, few_rows;         /* few_rows: tokens that moe_topk sorts itself at most; 0: as many as it can */
+    uint32_t attention_lanes, attention_rows, attention_parts;   /* local_size_x, NQ, PARTS at most */
 };
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
-/* Tiles of at most `most` tokens (4 to 16; up to 64 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
+/* Tiles of at most `most` tokens (4 to 16; up to 128 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
 void vkm_shape_tiles(struct vkm_shape *shape, uint32_t most);
 /* Tokens of the largest tile in use. */
 uint32_t vkm_shape_tile_rows(const struct vkm_shape *shape);
@@ -48,6 +49,10 @@ uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows
 
 struct vkm_tuning;                           /* tune.h */
 
+/* Forms of x that tiers want: int8 (int8dot), f16 (coopmat). rows: words. */
+enum { VKM_FORM_INT8, VKM_FORM_F16, VKM_FORMS };
+struct vkm_inputs { struct vkm_region form[VKM_FORMS]; };
+
 struct vkm_build {
     vkm_device *device;
     struct vkm_shape shape;
@@ -57,8 +62,8 @@ struct vkm_build {
     vkm_bindings *const *sets;
     int layer;                               /* for labels; < 0: none */
     vkm_error *err;
-    struct vkm_region quants;                /* room for rows of x as int8, where the int8dot tier is in use; rows: words */
-    struct { uint32_t at, ld, kb, rows; } quantised;   /* the x that is there at this point of the program; rows 0: none */
+    struct vkm_inputs inputs;                /* room for rows of x in other forms, where a tier wants them */
+    struct { uint32_t at, ld, kb, rows; } there[VKM_FORMS];   /* the x that each form holds at this point of the program; rows 0: none */
 };
 
 /* Puts push constants (a struct of abi.h) into a step. */
@@ -84,17 +89,23 @@ uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 
 /* matmul pieces shared with src/moe */
-uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w);
+uint32_t vkm_matmul_groups(const struct vkm_shape *shape, const struct vkm_weight *w, uint32_t n_tile);
+/* Parts that columns of these weights are summed in: the same for any number of tokens, or a token's bits would depend on the batch. */
+uint32_t vkm_shape_splits(const struct vkm_shape *shape, const struct vkm_weight *w);
+/* The most that they could be for so many blocks of columns, on any device. */
+uint32_t vkm_splits_most(uint32_t kb);
+/* Panels of a workgroup by class of tiles, as shaders have it. */
+uint32_t vkm_shape_panels(const struct vkm_shape *shape);
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *push);
-/* What matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") reads in the form for this device: the first n rows of *x, or of what *x becomes: the same as int8, made by a
- * step of its own unless the last one was for these rows and nobody has written to them since. */
+/* What matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") reads in the form for this device and size of tiles: the first n rows of *x, or of what *x becomes: the same as int8 or f16,
+ * made by a step of its own unless the last one was for these rows and nobody has written to them since. */
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n);
-/* Words that int8 rows of one x take, for n rows of so many columns. */
-uint64_t vkm_quants_words(uint32_t n, uint32_t cols);
+/* Words that n rows of so many columns take in a form; 0: no tier of the device wants it. */
+uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols);
 /* Adds a step of the kernel in that form. */
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
-#define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64}
+#define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64, 128}
 /* The smallest that holds n rows, at most those of the largest */
 uint32_t vkm_tile_rows(uint32_t n);
 /* How the rows of these weights, which share their tiles, are cut: see vkm_tiles_fit. */
