@@ -1,11 +1,15 @@
 #version 450
 /* x[t] += scale * (y[t][0] + y[t][1] + ... + gate[t] * shared[t]), then out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight (RMSNorm, Zhang & Sennrich 2019).
- * The residual addition of every branch and the norm that follows it, in one pass; experts are added in the order of a token's choices. Workgroups: x = tokens. */
+ * The residual addition of every branch and the norm that follows it, in one pass; experts are added in the order of a token's choices. For a matmul of few tokens in integers x is quantised here, too: a step less. Workgroups: x = tokens. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_combine_norm push; };
 #include "reduce.glsl"
+#include "quantise.glsl"
+layout(constant_id = 5) const uint QUANTISE = 0;    /* out as int8 too, for the matmul that follows */
+layout(set = 0, binding = 1) coherent buffer WorkspaceC  { float f[]; } wsc;    /* lanes read what others of the workgroup wrote */
+layout(set = 0, binding = 1) coherent buffer WorkspaceC4 { vec4 f[]; }  wsc4;
 
 void main() {
     uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
@@ -39,5 +43,13 @@ void main() {
     }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
     for (uint i = lane; i < end; i += lanes)
-        ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
+        wsc.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
+    if (QUANTISE == 0) return;
+    memoryBarrierBuffer();
+    sync();
+    for (uint k = lane; k < end / 32; k += lanes) {
+        vec4 v[8];
+        [[unroll]] for (int i = 0; i < 8; i++) v[i] = wsc4.f[o / 4 + k * 8 + i];
+        quantise(v, push.ws_quants + t * push.ld_quants, end / 32, k);
+    }
 }

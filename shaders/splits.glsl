@@ -7,7 +7,8 @@ shared float parts[SPLIT_SHARED];                   /* [split - 1][AT_ONCE * RPL
 float acc[NT * RPL];
 
 void add_splits() {
-    uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, each = AT_ONCE * RPL;
+    const uint each = AT_ONCE * RPL;
+    uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     if (splits == 1) return;                        /* uniform: a constant of the pipeline */
     [[unroll]] for (int first = 0; first < int(NT); first += AT_ONCE) {
         if (first > 0) barrier();
@@ -15,7 +16,12 @@ void add_splits() {
             [[unroll]] for (int i = 0; i < int(each); i++) parts[((part - 1) * each + i) * lanes + lane] = acc[first * RPL + i];
         barrier();
         if (part == 0)
-            for (uint p = 0; p + 1 < splits; p++)
-                [[unroll]] for (int i = 0; i < int(each); i++) acc[first * RPL + i] += parts[(p * each + i) * lanes + lane];
+            for (uint p = 0; p + 1 < splits; p += 4) {      /* four loads at a time */
+                float part_[4 * AT_ONCE * RPL];
+                [[unroll]] for (int k = 0; k < 4; k++)
+                    [[unroll]] for (int i = 0; i < int(each); i++) part_[k * each + i] = parts[(min(p + k, splits - 2) * each + i) * lanes + lane];
+                [[unroll]] for (int k = 0; k < 4; k++)
+                    [[unroll]] for (int i = 0; i < int(each); i++) if (p + k + 1 < splits) acc[first * RPL + i] += part_[k * each + i];
+            }
     }
 }

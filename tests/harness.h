@@ -1,5 +1,5 @@
 /* What the suites of model, session and kernels share: a model on a device, and what the reference in double precision says about it.
- * VKMOE_TEST_FULL: larger sets of combinations. VKMOE_TEST_NUMBERS: every error that was measured goes to stderr.
+ * VKMOE_TEST_FULL: larger sets of combinations. VKMOE_TEST_BRIEF: without those that test again what was tested on another driver. VKMOE_TEST_NUMBERS: every error that was measured goes to stderr.
  * VKMOE_TEST_FIND_SEED: where a model's seed leads to a near tie in the router, looks for the next that does not and tells it. */
 #ifndef VKM_TESTS_HARNESS_H
 #define VKM_TESTS_HARNESS_H
@@ -25,6 +25,7 @@ static const struct { uint32_t id; const char *name; } types[] = {
     {REF_Q4_K, "Q4_K"}, {REF_Q5_K, "Q5_K"}, {REF_Q6_K, "Q6_K"}};
 
 static inline bool full(void) { return getenv("VKMOE_TEST_FULL") != NULL; }
+#define FIRST_DRIVER_ONLY() do { if (getenv("VKMOE_TEST_BRIEF") && !full()) cr_skip_test("on the first driver only"); } while (0)
 
 /* ---------------------------------------------------------------- a model file and its right answers */
 

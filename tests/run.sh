@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # All tests: builds with warnings as errors, checks every SPIR-V module, runs every suite on lavapipe and on SwiftShader, then the program and the installed package.
+# On the first driver everything is tested; on the others what compiles the same kernels once more is left out (VKMOE_TEST_BRIEF), and said to be.
 # On the first driver what parses, allocates or frees is tested under ASan and UBSan, and only so: most of the time goes to the drivers' compilers.
 # Ends with the line "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
 #   tests/run.sh [--fast] [--icd FILE.json]...     --fast: no sanitizers.  --icd: these drivers instead, e.g. /usr/share/vulkan/icd.d/nvidia_icd.json
@@ -71,13 +72,13 @@ suite() {   # suite LABEL PROGRAM [PRELOAD [ARGUMENT...]]
     fi
 }
 # Scripts that end with our own closing line run beside what comes next: they use one core.
-begin_script() {   # begin_script NAME COMMAND...: a command, or a function that takes care of its own time
+begin_script() {   # begin_script NAME COMMAND...
     local name=$1; shift
-    if [ "$(type -t "$1")" = function ]; then "$@" >"$out/$name.log" 2>&1 & else timeout -k 5 900 "$@" >"$out/$name.log" 2>&1 & fi
+    timeout -k 5 900 "$@" >"$out/$name.log" 2>&1 &
     declare -g "pid_$name=$!"
 }
-end_script() {   # end_script NAME LABEL [WHOLE]: WHOLE: with all that it said
-    local log=$out/$1.log pid=pid_$1 label=$1$2 whole=${3:-} line
+end_script() {   # end_script NAME LABEL
+    local log=$out/$1.log pid=pid_$1 label=$1$2 line
     wait "${!pid}"
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
@@ -87,7 +88,7 @@ end_script() {   # end_script NAME LABEL [WHOLE]: WHOLE: with all that it said
     set -- $line
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
     note "$label" "$line"
-    if [ -n "$whole" ]; then grep -vF "$*" "$log"; elif [ "$3" != 0 ]; then grep -v ' passed, ' "$log" | head -n 60; fi
+    [ "$3" = 0 ] || grep -v ' passed, ' "$log" | head -n 60
 }
 driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
 driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
@@ -128,32 +129,23 @@ for name in $suites; do
     uses_device "$name" && continue
     if [ -n "$fast" ]; then suite "$name" "build-test/tests/$name"; else sanitized "$name" ""; fi
 done
-other_drivers() {   # beside the first: drivers' compilers keep one core busy and leave the other idle
-    out=$out/others passed=0 failed=0 skipped=0
-    mkdir "$out"
-    for icd in "${icds[@]:1}"; do
-        driver "$icd"
-        for name in $suites; do
-            if uses_device "$name"; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; fi
-        done
-    done
-    echo "$passed passed, $failed failed, $skipped skipped"
-}
-if [ ${#icds[@]} -gt 0 ]; then
-    [ ${#icds[@]} = 1 ] || begin_script other_drivers other_drivers
-    icd=${icds[0]}
+for icd in "${icds[@]}"; do
     driver "$icd"
-    begin_script test_install tests/test_install.sh build-test      # the package and the program
-    program=build-test/vkmoe
-    if [ -z "$fast" ]; then
-        program=$out/vkmoe
-        printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$program"
-        chmod +x "$program"
+    first=""
+    if [ "$icd" = "${icds[0]}" ]; then first=1; else export VKMOE_TEST_BRIEF=1; fi
+    if [ -n "$first" ]; then      # the package and the program
+        begin_script test_install tests/test_install.sh build-test
+        program=build-test/vkmoe
+        if [ -z "$fast" ]; then
+            program=$out/vkmoe
+            printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$program"
+            chmod +x "$program"
+        fi
+        begin_script test_cli tests/test_cli.sh "$program" build-test/vkmoe
     fi
-    begin_script test_cli tests/test_cli.sh "$program" build-test/vkmoe
     for name in $suites; do
         uses_device "$name" || continue
-        if [ -n "$fast" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
+        if [ -n "$fast" ] || [ -z "$first" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
         case $name in      # numbers that come out of kernels are not that; of models the variants of files are
         test_model) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(features)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'features/*' ;;
         test_session) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'sampling/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(sampling)/*' ;;
@@ -161,7 +153,8 @@ if [ ${#icds[@]} -gt 0 ]; then
         *) sanitized "$name" "$(driver_name "$icd")" ;;
         esac
     done
-    [ ${#icds[@]} = 1 ] || end_script other_drivers "" whole
+done
+if [ ${#icds[@]} -gt 0 ]; then
     end_script test_install ", $(driver_name "${icds[0]}")"
     end_script test_cli ", $(driver_name "${icds[0]}")$([ -n "$fast" ] || echo ", sanitizers")"
 fi

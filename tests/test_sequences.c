@@ -141,8 +141,8 @@ static void check_batch(const char *arch, const char *caps, vkm_kv_type kv, uint
 
 Test(batch, as_alone) { check_batch("qwen3moe", NULL, VKM_KV_F16, 0); }
 Test(batch, as_alone_baseline) { check_batch("qwen2moe", "baseline", VKM_KV_F32, 0); }
-Test(batch, as_alone_gpu_shape) { check_batch("olmoe", "baseline", VKM_KV_F16, 32); }
-Test(batch, as_alone_scaled_logits) { check_batch("granitemoe", NULL, VKM_KV_F16, 0); }
+Test(batch, as_alone_gpu_shape) { FIRST_DRIVER_ONLY(); check_batch("olmoe", "baseline", VKM_KV_F16, 32); }
+Test(batch, as_alone_scaled_logits) { FIRST_DRIVER_ONLY(); check_batch("granitemoe", NULL, VKM_KV_F16, 0); }
 
 /* A KV cache over many slabs, a layer's keys and values in several of them; or several layers in one. */
 Test(batch, anywhere_in_slabs)
@@ -219,6 +219,7 @@ Test(ends, each_by_itself)
 /* End tokens of hot sequences: each ends with its own, the others go on. */
 Test(ends, end_of_generation)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     vkm_error err = {0};
     enum { N = 16 };

@@ -29,7 +29,7 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 /* As many as it takes to give a large GPU's lanes something to load (FILL of them) with one token, where experts share the work with others; and blocks of columns for each. On an H200
  * 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in F16 61 instead of 105. */
 #define FILL (1u << 18)
-#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with small tiles for few rows */
+#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with small tiles for few rows (698 of int8dot, which takes over at twice as many) */
 #define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
@@ -260,7 +260,8 @@ uint32_t vkm_tile_rows(uint32_t n)
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
 {
     memcpy(tile_from, b->shape.tile_from, sizeof b->shape.tile_from);
-    if (b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN)     /* its smallest tiles for fewer rows too */
+    uint32_t mean = vkm_device_caps(b->device)->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT) ? 2 * MATRIX_MEAN : MATRIX_MEAN;
+    if (b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * mean)            /* its smallest tiles for fewer rows too */
         for (uint32_t c = 0; c < VKM_TILE_CLASSES && tile_from[c] != VKM_TILE_NEVER; c++) {
             bool first = tile_sizes[c] == VKM_COOPMAT_ROWS;
             tile_from[c] = first ? 1 : VKM_TILE_NEVER;
@@ -334,14 +335,23 @@ uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *
     return lanes;
 }
 
+/* Whether few rows are wanted as int8 by the matmul behind a norm. */
+static bool quantises(const struct vkm_build *b, const struct vkm_combine *c, uint32_t n)
+{
+    return c->next && n <= VKM_FEW_ROWS && c->out.rows && !c->out_rows.rows && c->tab_norm != VKM_NONE && c->next->kb == vkm_div_up(c->width, VKM_PANEL_ROWS) &&
+           matmul_tier(b, "linear", c->next, 1) == VKM_TIER_INT8DOT && (uint64_t)n * form_row(VKM_FORM_INT8, c->next->kb) <= b->inputs.form[VKM_FORM_INT8].rows;
+}
+
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
+    bool int8 = quantises(b, c, n);
     struct vkm_push_combine_norm push = {
         .ws_x_rows = c->x_rows.rows ? c->x_rows.at : VKM_NONE, .ws_out_rows = c->out_rows.rows ? c->out_rows.at : VKM_NONE,
         .ws_x = c->x.at + first * c->x.ld, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at + first * c->n_add * c->y.ld, .ld_y = c->y.ld, .n_add = c->n_add,
         .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
-        .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld, .scale = c->scale, .eps = c->eps};
+        .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld,
+        .ws_quants = int8 ? b->inputs.form[VKM_FORM_INT8].at : VKM_NONE, .ld_quants = int8 ? form_row(VKM_FORM_INT8, c->next->kb) : 0, .scale = c->scale, .eps = c->eps};
     struct vkm_step s = {.groups = {n, 1, 1}, .concurrent = c->concurrent, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
     const struct vkm_region x = {push.ws_x, c->x.ld, n};
     VKM_STEP_PUSH(s, push);
@@ -356,8 +366,11 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes)};
-    return vkm_build_step(b, "combine_norm", "", spec, 3, &s, label);
+    if (int8) vkm_writes(b, &s, (struct vkm_region){push.ws_quants, push.ld_quants, n}, n);
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), int8};
+    TRY(vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label));
+    if (int8) b->there[VKM_FORM_INT8].at = c->out.at, b->there[VKM_FORM_INT8].ld = c->out.ld, b->there[VKM_FORM_INT8].kb = c->next->kb, b->there[VKM_FORM_INT8].rows = n;
+    return VKM_OK;
 }
 
 /* ---------------------------------------------------------------- attention */
