@@ -53,13 +53,13 @@ uint64_t vkm_device_budget(const vkm_device *device)
     return left;
 }
 
-/* Tries the types in order. VK_ERROR_OUT_OF_DEVICE_MEMORY when none has room. */
-static VkResult allocate(vkm_device *device, vkm_buffer *buffer, const VkMemoryRequirements *needs, const uint32_t *order, uint32_t n, uint32_t *type)
+/* Tries the types in order. VK_ERROR_OUT_OF_DEVICE_MEMORY when none has room: heap= is about what kernels use, wherever that ends up, and about the device's memory. */
+static VkResult allocate(vkm_device *device, vkm_buffer *buffer, enum vkm_buffer_kind kind, const VkMemoryRequirements *needs, const uint32_t *order, uint32_t n, uint32_t *type)
 {
     VkResult r = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     for (uint32_t i = 0; i < n && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++) {
         uint32_t heap = device->offer.memory.memoryTypes[order[i]].heapIndex;
-        bool limited = device->offer.memory.memoryHeaps[heap].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT;      /* heap= is about the device's memory */
+        bool limited = kind != VKM_BUFFER_READBACK || device->offer.memory.memoryHeaps[heap].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT;
         if (limited && (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap])) continue;
         r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
             .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
@@ -93,7 +93,7 @@ static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_erro
     uint32_t n = readback ? order_types(&device->offer.memory, needs.memoryTypeBits, readback_memory, VKM_COUNT(readback_memory), order)
                : unified  ? order_types(&device->offer.memory, needs.memoryTypeBits, unified_memory, VKM_COUNT(unified_memory), order)
                           : order_types(&device->offer.memory, needs.memoryTypeBits, device_memory, VKM_COUNT(device_memory), order);
-    r = allocate(device, b, &needs, order, n, &type);
+    r = allocate(device, b, kind, &needs, order, n, &type);
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "%s has no room for buffer %s of %llu bytes (budget %llu, allocated %llu)", device->caps.device_name,
                         b->name, (unsigned long long)needs.size, (unsigned long long)vkm_device_budget(device), (unsigned long long)vkm_device_allocated(device));

@@ -29,7 +29,7 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 /* As many as it takes to give a large GPU's lanes something to load (FILL of them) with one token, where experts share the work with others; and blocks of columns for each. On an H200
  * 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in F16 61 instead of 105. */
 #define FILL (1u << 18)
-#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with small tiles for few rows (698 of int8dot, which takes over at twice as many) */
+#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with tiles of 1 to 8 for few rows */
 #define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
@@ -121,6 +121,7 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix_subgroups = subgroups;
     s->matrix_tokens = tokens;
     vkm_shape_tiles(s, tokens);
+    if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
 
 static const uint8_t tile_sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
@@ -260,14 +261,12 @@ uint32_t vkm_tile_rows(uint32_t n)
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
 {
     memcpy(tile_from, b->shape.tile_from, sizeof b->shape.tile_from);
-    uint32_t mean = vkm_device_caps(b->device)->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT) ? 2 * MATRIX_MEAN : MATRIX_MEAN;
-    if (b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * mean)            /* its smallest tiles for fewer rows too */
-        for (uint32_t c = 0; c < VKM_TILE_CLASSES && tile_from[c] != VKM_TILE_NEVER; c++) {
-            bool first = tile_sizes[c] == VKM_COOPMAT_ROWS;
-            tile_from[c] = first ? 1 : VKM_TILE_NEVER;
-            if (first) break;
-        }
-    if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), tile_from);
+    bool matrices = b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN;
+    if (matrices)                                              /* their smallest tiles for fewer rows too */
+        for (uint32_t c = 0; tile_sizes[c] <= VKM_COOPMAT_ROWS; c++) tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;
+    /* What tiles were measured to cost is of a device that is full: with few rows one tile of matrices may be all that a part of it has to do for long. */
+    uint32_t most = b->shape.matrix.m && !matrices ? VKM_COOPMAT_ROWS / 2 : vkm_shape_tile_most(&b->shape);
+    if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, most, tile_from);
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
