@@ -3,7 +3,7 @@
  * A workgroup owns NQ rows (token, query head of one kv head; heads fastest) of one sequence, so they share keys; NQ <= local_size_x. 32 keys a round: lanes own keys for the scores,
  * then rows for the softmax, then dimensions for the values. Rounds start at multiples of 32 whatever the batch, so a token's bits do not depend on it. Masked keys weigh exactly
  * zero, and the cache holds nothing but finite numbers. local_size_y parts (one of CPU drivers) take every PARTS-th round each and are put together at the end. On an H200 more unrolling is slower with few keys
- * (loads of 32 dimensions and 16 keys together, 64 keys a round: 24 us instead of 17 for one token behind 64), for code is fetched too. Loops are unrolled by hand where they count: an old lavapipe bounds all loops of a shader together (src/nn/build.c).
+ * (loads of 32 dimensions and 16 keys together, 64 keys a round: 24 us instead of 17 for one token behind 64), for code is fetched too. Intel's compiler spills 32 registers for tgl (3 with 8 dimensions together), none for dg2 and bmg. Loops are unrolled by hand where they count: an old lavapipe bounds all loops of a shader together (src/nn/build.c).
  * Workgroups: x = row tiles, those of a segment (abi.h) together, y = kv heads. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"

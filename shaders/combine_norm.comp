@@ -11,6 +11,8 @@ layout(constant_id = 5) const uint QUANTISE = 0;    /* out as int8 too, for the 
 layout(set = 0, binding = 1) coherent buffer WorkspaceC  { float f[]; } wsc;    /* lanes read what others of the workgroup wrote */
 layout(set = 0, binding = 1) coherent buffer WorkspaceC4 { vec4 f[]; }  wsc4;
 
+vec4 four_at(uint i) { return wsc4.f[i]; }
+
 void main() {
     uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint x = push.ws_x + (push.ws_x_rows == VKM_NONE ? t : wsu.u[push.ws_x_rows + t]) * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
@@ -47,9 +49,5 @@ void main() {
     if (QUANTISE == 0) return;
     memoryBarrierBuffer();
     sync();
-    for (uint k = lane; k < end / 32; k += lanes) {
-        vec4 v[8];
-        [[unroll]] for (int i = 0; i < 8; i++) v[i] = wsc4.f[o / 4 + k * 8 + i];
-        quantise(v, push.ws_quants + t * push.ld_quants, end / 32, k);
-    }
+    for (uint k = lane; k < end / 32; k += lanes) quantise(o / 4, push.ws_quants + t * push.ld_quants, end / 32, k);
 }

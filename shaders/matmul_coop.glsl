@@ -168,13 +168,13 @@ void run_tile(uint expert, uint n) {
         multiply_step(BUFFERS == 1 ? 0 : (s & 1) * HALF, st, sr, n);
         if (BUFFERS == 2 && s + 1 < steps) put(((s + 1) & 1) * HALF);
     }
-    [[unroll]] for (uint m = 0; m < EACH_T; m++) {
-        if (m * TM >= n) break;
-        barrier();                                   /* nobody reads the parts, or the sums before these, any more */
-        if (sr * EACH_R * TN < ROWS)
-            [[unroll]] for (uint e = 0; e < EACH_R; e++)
-                coopMatStore(acc[m * EACH_R + e], parts, (st * TM * ROWS + (sr * EACH_R + e) * TN) / 4, ROWS / 4, gl_CooperativeMatrixLayoutRowMajor);
-        barrier();
-        store_part(m, n);
-    }
+    [[unroll]] for (uint m = 0; m < EACH_T; m++)
+        if (m * TM < n) {                            /* without break: NVK then keeps acc in memory */
+            barrier();                                   /* nobody reads the parts, or the sums before these, any more */
+            if (sr * EACH_R * TN < ROWS)
+                [[unroll]] for (uint e = 0; e < EACH_R; e++)
+                    coopMatStore(acc[m * EACH_R + e], parts, (st * TM * ROWS + (sr * EACH_R + e) * TN) / 4, ROWS / 4, gl_CooperativeMatrixLayoutRowMajor);
+            barrier();
+            store_part(m, n);
+        }
 }

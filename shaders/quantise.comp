@@ -6,11 +6,9 @@
 layout(push_constant) uniform Push { vkm_push_quantise push; };
 #include "quantise.glsl"
 
+vec4 four_at(uint i) { return ws4.f[i]; }
+
 void main() {
     uint x = (push.ws_x + gl_WorkGroupID.x * push.ld_x) / 4, out_ = push.ws_out + gl_WorkGroupID.x * push.ld_out;
-    for (uint k = gl_LocalInvocationID.x; k < push.kb; k += gl_WorkGroupSize.x) {
-        vec4 v[8];
-        [[unroll]] for (int i = 0; i < 8; i++) v[i] = ws4.f[x + k * 8 + i];
-        quantise(v, out_, push.kb, k);
-    }
+    for (uint k = gl_LocalInvocationID.x; k < push.kb; k += gl_WorkGroupSize.x) quantise(x, out_, push.kb, k);
 }

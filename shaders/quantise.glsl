@@ -1,16 +1,17 @@
 /* A block of 32 columns of x as int8, for matmul_dot.glsl: a scale a block, x = scale * q with |q| <= 127, halves rounded up. A row of the output: 8 words a block, behind them a vec2
- * a block (scale, scale times the sum of q). */
+ * a block (scale, scale times the sum of q). x is read twice: held in registers it makes Intel's compiler (dg2) spill 144 of them at 32 lanes. */
 layout(set = 0, binding = 1) buffer Workspace2 { vec2 f[]; } ws2;
+vec4 four_at(uint i);      /* the kernel's: vec4 i of the workspace */
 
-void quantise(const vec4 v[8], uint out_, uint kb, uint k) {
+void quantise(uint x, uint out_, uint kb, uint k) {
     vec4 most = vec4(0.0);
-    [[unroll]] for (int i = 0; i < 8; i++) most = max(most, abs(v[i]));
+    [[unroll]] for (uint i = 0; i < 8; i++) most = max(most, abs(four_at(x + k * 8 + i)));
     float largest = max(max(most.x, most.y), max(most.z, most.w));
     if (largest < 1.0e-30) largest = 0.0;
     float inverse = largest > 0.0 ? 127.0 / largest : 0.0;
     ivec4 sum = ivec4(0);
-    [[unroll]] for (int i = 0; i < 8; i++) {
-        ivec4 q = clamp(ivec4(floor(v[i] * inverse + 0.5)), -127, 127);
+    [[dont_unroll]] for (uint i = 0; i < 8; i++) {
+        ivec4 q = clamp(ivec4(floor(four_at(x + k * 8 + i) * inverse + 0.5)), -127, 127);
         sum += q;
         wsu.u[out_ + k * 8 + i] = uint(q.x & 255 | (q.y & 255) << 8 | (q.z & 255) << 16 | q.w << 24);
     }

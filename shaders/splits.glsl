@@ -16,12 +16,7 @@ void add_splits() {
             [[unroll]] for (int i = 0; i < int(each); i++) parts[((part - 1) * each + i) * lanes + lane] = acc[first * RPL + i];
         barrier();
         if (part == 0)
-            for (uint p = 0; p + 1 < splits; p += 4) {      /* four loads at a time */
-                float part_[4 * AT_ONCE * RPL];
-                [[unroll]] for (int k = 0; k < 4; k++)
-                    [[unroll]] for (int i = 0; i < int(each); i++) part_[k * each + i] = parts[(min(p + k, splits - 2) * each + i) * lanes + lane];
-                [[unroll]] for (int k = 0; k < 4; k++)
-                    [[unroll]] for (int i = 0; i < int(each); i++) if (p + k + 1 < splits) acc[first * RPL + i] += part_[k * each + i];
-            }
+            for (uint p = 0; p + 1 < splits; p++)           /* loads of four parts together: no faster on an H200, and NVK keeps acc in memory then */
+                [[unroll]] for (int i = 0; i < int(each); i++) acc[first * RPL + i] += parts[(p * each + i) * lanes + lane];
     }
 }

@@ -71,7 +71,7 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = splits, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
                             .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
-    vkm_shape_tiles(s, 16);
+    vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
 }
 
 static bool takes_matrices(const struct vkm_shape *s, uint32_t n_tile) { return s->matrix.m && n_tile >= VKM_COOPMAT_ROWS; }
@@ -100,10 +100,11 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
     }
 }
 
-/* Matrices of 16 rows, as AMD and NVIDIA have, whose compilers (of Mesa) spill nothing so: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. On an H200 the fastest
+/* Matrices of 16 rows, as AMD and NVIDIA have: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. Mesa's compiler for AMD spills nothing so; that for NVIDIA 136 to 201
+ * registers in tiles of 128 tokens, none in others. On an H200 the fastest
  * of 18 shapes for quantised weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163);
- * for f16 weights 32 columns in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Intel's of 8: 32 tokens, 64 rows, 16 subgroups,
- * for its compiler (dg2) spills 44 to 47 registers so, 71 to 85 with eight subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
+ * for f16 weights 32 columns in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Of 8, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups,
+ * for its compiler spills 29 to 67 registers so, 71 to 85 with eight subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
@@ -447,6 +448,6 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes), vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 16};
+    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes), vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }
