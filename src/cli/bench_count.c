@@ -2,7 +2,7 @@
 #include "bench_device.h"
 #include <string.h>
 
-vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err)
+vkm_result bench_tiles_add(const struct vkm_shape *kernels, const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err)
 {
     static const uint32_t sizes[] = VKM_TILE_SIZES;
     struct vkm_push_matmul push;
@@ -17,7 +17,7 @@ vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space
         if (rows > sizes[class]) return vkm_fail(err, VKM_ERR_FORMAT, "step %s: tile %u has %u rows, more than %u", step->label, i, rows, sizes[class]);
         t->tiles++;
         t->rows += rows;
-        t->computed += sizes[class];
+        t->computed += kernels->matrix.m && sizes[class] >= VKM_COOPMAT_ROWS ? vkm_align(rows, kernels->matrix.m) : sizes[class];
         if (!rows) t->empty += step->groups[1];
     }
     return VKM_OK;

@@ -86,8 +86,8 @@ vkm_result bench_upload(vkm_device *device, vkm_buffer *to, uint64_t offset, con
 
 /* What the tile lists that the device wrote say of one expert matmul, summed over its dispatches. */
 struct bench_tiles { uint64_t tiles, rows, computed /* rows with the tiles' padding */, empty /* workgroups without a row */; };
-/* Reads them from words [tiles.ld] and [args.ld] of the space, as they were after a layer of n tokens; adds to *t. */
-vkm_result bench_tiles_add(const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err);
+/* Reads them from words [tiles.ld] and [args.ld] of the space, as they were after a layer of n tokens; adds to *t. Of a tile of matrices those that hold no row are left out. */
+vkm_result bench_tiles_add(const struct vkm_shape *kernels, const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err);
 
 /* weights: of the bytes, those of weights, each matrix once. moved: bytes with the weights that tiles of the same expert read again; inputs read again by neighbouring workgroups
  * are left to the caches. */

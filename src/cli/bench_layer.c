@@ -216,7 +216,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;
-        r = bench_tiles_add(&l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
+        r = bench_tiles_add(&l->kernels, &l->plan.moe, &p->space.moe, p->c.tokens, step, of_layer, of_layer + p->space.moe.tiles.ld, &label->tiles, l->err);
     }
     for (uint32_t i = 0; !r && i < labels->n; i++)
         if (labels->at[i].tiled && labels->at[i].tiles.rows != (uint64_t)slots * p->n_layers)

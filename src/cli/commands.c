@@ -25,7 +25,7 @@ const struct command commands[] = {
      "  vkmoe info -m model.gguf --tensors\n"
      "  vkmoe info --kernels --device 0 --caps baseline\n", info_command, 0, 0},
     {"tune", CMD_TUNE, "[--type T,..] [options]", "measure which kernels are the fastest on this device",
-     "The rows of a matrix multiplication are cut into tiles of 1, 4, 8 or 16 (with cooperative matrices up to 64); which of them pay depends on device, driver and type of weights.\n"
+     "The rows of a matrix multiplication are cut into tiles of 1, 4, 8 or 16 (with cooperative matrices up to 128); which of them pay depends on device, driver and type of weights.\n"
      "Measures what a tile of each size costs, and a dispatch, and keeps that for this device, driver, build and --caps in $XDG_CACHE_HOME/vkmoe; run, logits and bench model then go by it.\n"
      "Texts and logits stay the same, bit for bit (but with --caps coopmat). Ctrl-C leaves what was known before.\n",
      "  vkmoe tune\n"
