@@ -145,6 +145,8 @@ for icd in "${icds[@]}"; do
     fi
     for name in $suites; do
         uses_device "$name" || continue
+        # what these test is the same on every driver: files, threads, the program's figures
+        case $first:$name in :test_load | :test_bench_layer) skip "$name, $(driver_name "$icd")" "on the first driver only"; continue ;; esac
         if [ -n "$fast" ] || [ -z "$first" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
         case $name in      # numbers that come out of kernels are not that; of models the variants of files are
         test_model) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(features)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'features/*' ;;

@@ -232,6 +232,7 @@ static void check_distribution(struct rig *r, vkm_sampling_params s, uint32_t dr
 
 Test(sampling, distribution)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     open_small(&r, "qwen3moe", f32);
     check_distribution(&r, (vkm_sampling_params){.temperature = 1.3f, .top_k = 40, .top_p = 0.9f, .min_p = 0.02f, .repeat_penalty = 1.3f}, 2000, "all filters");
