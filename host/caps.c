@@ -18,6 +18,16 @@ static bool offered(const VkExtensionProperties *extensions, uint32_t n, const c
     return false;
 }
 
+/* Leaves those that the caller has enabled. */
+static uint32_t enabled_of(VkExtensionProperties *extensions, uint32_t n, const vkm_import *import)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < import->n_extensions; k++)
+            if (!strcmp(extensions[i].extensionName, import->extensions[k])) { extensions[left++] = extensions[i]; break; }
+    return left;
+}
+
 /* One set holds the workspace, the tables, and as many slabs as are left; a quarter of those for the KV cache. */
 static void split_slabs(struct vkm_caps *caps, const VkPhysicalDeviceLimits *limits)
 {
@@ -47,13 +57,13 @@ static void fill_memory(struct vkm_offer *o)
 }
 
 /* A queue family that computes and nothing else does not compete with the desktop; else any that computes. Timestamps first. */
-static bool fill_queue(const struct vkm_instance *instance, struct vkm_offer *o, float period)
+static bool fill_queue(const struct vkm_instance *instance, const vkm_import *import, struct vkm_offer *o, float period)
 {
     VkQueueFamilyProperties families[32];
     uint32_t n = VKM_COUNT(families), best = 0;
     instance->vkGetPhysicalDeviceQueueFamilyProperties(o->physical, &n, families);
     for (uint32_t i = 0; i < n; i++) {
-        if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || !families[i].queueCount) continue;
+        if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || !families[i].queueCount || (import && i != import->queue_family)) continue;
         uint32_t score = 1 + (families[i].timestampValidBits ? 2u : 0u) + (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT ? 0u : 1u);
         if (score <= best) continue;
         best = score;
@@ -141,7 +151,40 @@ static bool loads_scalars(const struct vkm_caps *caps)
 }
 static bool has_bug(const struct vkm_caps *caps, const struct bug *bug) { return caps->driver_id == (uint32_t)bug->driver && caps->driver_version < bug->before; }
 
-void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_offer *o)
+/* Whether a feature is enabled in a chain that begins with VkPhysicalDeviceFeatures2: by the structure of its extension, or by that of the version of Vulkan that has it. */
+#define FEATURE(type, STRUCTURE, field) if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_##STRUCTURE && ((const type *)s)->field) return true;
+#define ENABLED(name, ...) static bool name##_enabled(const VkBaseInStructure *s) { for (; s; s = s->pNext) { __VA_ARGS__ } return false; }
+ENABLED(storage16, FEATURE(VkPhysicalDevice16BitStorageFeatures, 16BIT_STORAGE_FEATURES, storageBuffer16BitAccess) FEATURE(VkPhysicalDeviceVulkan11Features, VULKAN_1_1_FEATURES, storageBuffer16BitAccess))
+ENABLED(float16, FEATURE(VkPhysicalDeviceShaderFloat16Int8Features, SHADER_FLOAT16_INT8_FEATURES, shaderFloat16) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, shaderFloat16))
+ENABLED(int8, FEATURE(VkPhysicalDeviceShaderFloat16Int8Features, SHADER_FLOAT16_INT8_FEATURES, shaderInt8) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, shaderInt8))
+ENABLED(timeline, FEATURE(VkPhysicalDeviceTimelineSemaphoreFeatures, TIMELINE_SEMAPHORE_FEATURES, timelineSemaphore) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, timelineSemaphore))
+ENABLED(address, FEATURE(VkPhysicalDeviceBufferDeviceAddressFeatures, BUFFER_DEVICE_ADDRESS_FEATURES, bufferDeviceAddress) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, bufferDeviceAddress))
+ENABLED(memory_model, FEATURE(VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_MEMORY_MODEL_FEATURES, vulkanMemoryModel) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, vulkanMemoryModel))
+ENABLED(device_scope, FEATURE(VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_MEMORY_MODEL_FEATURES, vulkanMemoryModelDeviceScope) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, vulkanMemoryModelDeviceScope))
+ENABLED(int8dot, FEATURE(VkPhysicalDeviceShaderIntegerDotProductFeatures, SHADER_INTEGER_DOT_PRODUCT_FEATURES, shaderIntegerDotProduct) FEATURE(VkPhysicalDeviceVulkan13Features, VULKAN_1_3_FEATURES, shaderIntegerDotProduct))
+ENABLED(full_subgroups, FEATURE(VkPhysicalDeviceSubgroupSizeControlFeatures, SUBGROUP_SIZE_CONTROL_FEATURES, computeFullSubgroups) FEATURE(VkPhysicalDeviceVulkan13Features, VULKAN_1_3_FEATURES, computeFullSubgroups))
+ENABLED(coopmat, FEATURE(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, COOPERATIVE_MATRIX_FEATURES_KHR, cooperativeMatrix))
+ENABLED(statistics, FEATURE(VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR, PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR, pipelineExecutableInfo))
+ENABLED(dynamic_indexing, FEATURE(VkPhysicalDeviceFeatures2, FEATURES_2, features.shaderStorageBufferArrayDynamicIndexing))
+
+/* Takes away what the device has and was not enabled. */
+static void keep_enabled(const VkBaseInStructure *chain, struct vkm_caps *caps, struct vkm_features *f)
+{
+    f->base.features.shaderStorageBufferArrayDynamicIndexing &= dynamic_indexing_enabled(chain);
+    f->storage16.storageBuffer16BitAccess &= storage16_enabled(chain);
+    f->float16.shaderFloat16 &= float16_enabled(chain);
+    f->float16.shaderInt8 &= int8_enabled(chain);
+    f->timeline.timelineSemaphore &= timeline_enabled(chain);
+    f->address.bufferDeviceAddress &= address_enabled(chain);
+    f->memory_model.vulkanMemoryModel &= memory_model_enabled(chain);
+    f->memory_model.vulkanMemoryModelDeviceScope &= device_scope_enabled(chain);
+    f->int8dot.shaderIntegerDotProduct &= int8dot_enabled(chain);
+    f->subgroup_size.computeFullSubgroups &= full_subgroups_enabled(chain);
+    f->coopmat.cooperativeMatrix &= coopmat_enabled(chain);
+    caps->pipeline_statistics &= statistics_enabled(chain);
+}
+
+void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, const vkm_import *import, struct vkm_offer *o)
 {
     *o = (struct vkm_offer){.physical = physical};
     struct vkm_caps *caps = &o->caps;
@@ -158,7 +201,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     fill_memory(o);
 
     vkm_text why = {o->unusable_why, sizeof o->unusable_why, 0};
-    uint32_t api = min_u32(plain.apiVersion, VKM_API_VERSION);
+    uint32_t api = min_u32(plain.apiVersion, instance->api);
     if (api < VK_API_VERSION_1_1) {   /* the structs below are not for it */
         vkm_textf(&why, "needs Vulkan 1.1, has %u.%u", VK_API_VERSION_MAJOR(plain.apiVersion), VK_API_VERSION_MINOR(plain.apiVersion));
         return;
@@ -167,6 +210,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     VkExtensionProperties *extensions = NULL;
     if (instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL) == VK_SUCCESS && n) extensions = malloc(n * sizeof *extensions);
     if (!extensions || instance->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions) < 0) n = 0;
+    if (import) n = enabled_of(extensions, n, import);
 #define NEVER_CORE UINT32_MAX
     /* Core from version `core` on, an extension before: whether there is one, and if it takes the extension, that it gets enabled. */
 #define OFFERED(core, name) (api >= (core) || (offered(extensions, n, name) && (o->extensions[o->n_extensions++] = (name))))
@@ -200,9 +244,9 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
         .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES},
         .coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR},
     };
-    VkPhysicalDeviceBufferDeviceAddressFeatures address = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES};
+    f.address.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES;
     void **next = &f.storage16.pNext;
-    if (api >= VK_API_VERSION_1_2) *next = &address, next = &address.pNext;
+    if (api >= VK_API_VERSION_1_2) *next = &f.address, next = &f.address.pNext;
     if (has_float16) *next = &f.float16, next = &f.float16.pNext;
     if (has_timeline) *next = &f.timeline, next = &f.timeline.pNext;
     if (has_int8dot) *next = &f.int8dot, next = &f.int8dot.pNext;
@@ -210,6 +254,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     if (has_coopmat) *next = &f.coopmat, next = &f.coopmat.pNext;
     if (has_subgroup_size) *next = &f.subgroup_size;
     instance->vkGetPhysicalDeviceFeatures2(physical, &f.base);
+    if (import) keep_enabled(import->features, caps, &f);
 
     const VkPhysicalDeviceLimits *limits = &properties.properties.limits;
     caps->driver_id = driver.driverID;
@@ -244,15 +289,15 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->full_subgroups = f.subgroup_size.computeFullSubgroups;
     caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
     uint32_t lanes = caps->subgroup_size;
-    caps->device_address = caps->type == VKM_TYPE_CPU && address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
+    caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);
     set_tiers(caps);
     for (size_t i = 0; i < VKM_COUNT(bugs); i++)
         if (has_bug(caps, &bugs[i])) bugs[i].apply(caps);
 
-    if (!fill_queue(instance, o, limits->timestampPeriod)) vkm_textf(&why, "has no compute queue");
-    else if (!f.timeline.timelineSemaphore) vkm_textf(&why, "needs timeline semaphores (Vulkan 1.2 or VK_KHR_timeline_semaphore)");
-    else if (!f.base.features.shaderStorageBufferArrayDynamicIndexing) vkm_textf(&why, "needs the feature shaderStorageBufferArrayDynamicIndexing");
+    if (!fill_queue(instance, import, o, limits->timestampPeriod)) vkm_textf(&why, import ? "does not compute in queue family %u" : "has no compute queue", import ? import->queue_family : 0);
+    else if (!f.timeline.timelineSemaphore) vkm_textf(&why, "needs timeline semaphores (Vulkan 1.2 or VK_KHR_timeline_semaphore)%s", import ? ": timelineSemaphore is not enabled" : "");
+    else if (!f.base.features.shaderStorageBufferArrayDynamicIndexing) vkm_textf(&why, "needs the feature shaderStorageBufferArrayDynamicIndexing%s", import ? ", which is not enabled" : "");
     else if (!caps->heap_bytes) vkm_textf(&why, "has no device-local memory");
 }
 

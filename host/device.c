@@ -101,7 +101,7 @@ static vkm_result enumerate(const struct vkm_instance *instance, struct vkm_offe
         return vkm_fail(err, VKM_ERR_HOST_MEMORY, "listing %u Vulkan devices", n);
     }
     r = instance->vkEnumeratePhysicalDevices(instance->handle, &n, physical);
-    for (uint32_t i = 0; r >= 0 && i < n; i++) vkm_offer_fill(instance, physical[i], &list[i]);
+    for (uint32_t i = 0; r >= 0 && i < n; i++) vkm_offer_fill(instance, physical[i], NULL, &list[i]);
     free(physical);
     if (r < 0) {
         free(list);
@@ -194,18 +194,67 @@ static vkm_result load_functions(vkm_device *device, vkm_error *err)
     VKM_DEVICE_KHR(VKM_X)
 #undef VKM_X
 #define VKM_X(name) LOAD(name);
-    if (device->caps.api_version >= VK_API_VERSION_1_2) { VKM_DEVICE_12(VKM_X) }
+    if (device->caps.api_version >= VK_API_VERSION_1_2 && in->api >= VK_API_VERSION_1_2) { VKM_DEVICE_12(VKM_X) }
     if (device->caps.pipeline_statistics) { VKM_DEVICE_STATISTICS(VKM_X) }
     if (in->vkCreateDebugUtilsMessengerEXT) { VKM_DEVICE_OPTIONAL(VKM_X) }
 #undef VKM_X
 #undef LOAD
     if (!missing) return VKM_OK;
-    if (vk->vkDestroyDevice) vk->vkDestroyDevice(device->handle, NULL);
+    if (vk->vkDestroyDevice && !device->borrowed) vk->vkDestroyDevice(device->handle, NULL);
     device->handle = VK_NULL_HANDLE;   /* vkm_device_destroy must not use what was not found */
     return vkm_fail(err, VKM_ERR_VULKAN, "%s: the driver has no %s", device->caps.device_name, missing);
 }
 
-static vkm_result open_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
+/* What is there of a caller's struct: members that it does not know yet are zero. */
+static vkm_result copy_import(const vkm_import *from, vkm_import *to, vkm_error *err)
+{
+    if (!from || !from->struct_size) return vkm_fail(err, VKM_ERR_ARGUMENT, from ? "the import's struct_size is 0" : "there is no import");
+    *to = (vkm_import){0};
+    memcpy(to, from, from->struct_size < sizeof *to ? from->struct_size : sizeof *to);
+    return VKM_OK;
+}
+
+struct wanted { vkm_wanted public; struct vkm_offer offer; struct vkm_features features; };
+
+vkm_result vkm_wanted_create(const vkm_import *of, vkm_wanted **out, vkm_error *err)
+{
+    vkm_import import;
+    struct vkm_instance instance;
+    if (!out) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_wanted_create: wanted is NULL");
+    vkm_result r = copy_import(of, &import, err);
+    if (!r) r = vkm_instance_borrow(&instance, &import, err);
+    if (r) return r;
+    struct wanted *w = calloc(1, sizeof *w);
+    if (!w) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "listing what is wanted of a device");
+    vkm_offer_fill(&instance, import.physical_device, NULL, &w->offer);
+    vkm_features_fill(&w->offer, &w->features);
+    w->public = (vkm_wanted){.usable = !w->offer.unusable_why[0], .queue_family = w->offer.queue_family, .extensions = w->offer.extensions, .n_extensions = w->offer.n_extensions,
+                             .features = &w->features.base};
+    memcpy(w->public.unusable_why, w->offer.unusable_why, sizeof w->public.unusable_why);
+    *out = &w->public;
+    return VKM_OK;
+}
+
+void vkm_wanted_destroy(vkm_wanted *wanted) { free(wanted); }   /* the first member of struct wanted */
+
+static vkm_result borrow_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
+{
+    vkm_import import;
+    vkm_result r = copy_import(params->import, &import, err);
+    if (r) return r;
+    if (params->select || params->validation) return vkm_fail(err, VKM_ERR_ARGUMENT, "an import is a device that is chosen already: no %s beside it", params->select ? "select" : "validation");
+    if (!import.device || !import.queue) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import has no %s", import.device ? "queue" : "device");
+    if ((r = vkm_instance_borrow(&device->instance, &import, err))) return r;
+    vkm_offer_fill(&device->instance, import.physical_device, &import, &device->offer);
+    if (device->offer.unusable_why[0]) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "%s %s", device->offer.caps.device_name, device->offer.unusable_why);
+    device->borrowed = true;
+    device->handle = import.device;
+    device->queue = import.queue;
+    device->lock = import.lock, device->unlock = import.unlock, device->lock_user = import.lock_user;
+    return VKM_OK;
+}
+
+static vkm_result make_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
 {
     vkm_result r = vkm_instance_create(&device->instance, device, params->validation, err);
     if (r) return r;
@@ -218,11 +267,8 @@ static vkm_result open_device(vkm_device *device, const vkm_device_params *param
     free(offers);
     if (r) return r;
 
-    device->caps = device->offer.caps;
-    r = vkm_caps_clamp(&device->caps, params->caps, err);
-    if (r) return r;
-    device->heap_limit = device->caps.heap_bytes < device->offer.caps.heap_bytes ? device->caps.heap_bytes : UINT64_MAX;
-
+    struct vkm_caps clamped = device->offer.caps;      /* a wrong string is told before a device is opened */
+    if ((r = vkm_caps_clamp(&clamped, params->caps, err))) return r;
     struct vkm_features features;
     vkm_features_fill(&device->offer, &features);
     VkResult vr = device->instance.vkCreateDevice(device->offer.physical, &(VkDeviceCreateInfo){
@@ -235,8 +281,18 @@ static vkm_result open_device(vkm_device *device, const vkm_device_params *param
     }, NULL, &device->handle);
     if (vr != VK_SUCCESS) {
         device->handle = VK_NULL_HANDLE;
-        return vkm_fail_vk(NULL, err, vr, "opening %s", device->caps.device_name);
+        return vkm_fail_vk(NULL, err, vr, "opening %s", device->offer.caps.device_name);
     }
+    return VKM_OK;
+}
+
+static vkm_result open_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
+{
+    vkm_result r = params->import ? borrow_device(device, params, err) : make_device(device, params, err);
+    device->caps = device->offer.caps;
+    if (!r) r = vkm_caps_clamp(&device->caps, params->caps, err);
+    if (r) return r;
+    device->heap_limit = device->caps.heap_bytes < device->offer.caps.heap_bytes ? device->caps.heap_bytes : UINT64_MAX;
     if ((r = load_functions(device, err)) || (r = vkm_queue_create(device, err)) || (r = vkm_kernels_create(device, err))) return r;
     char caps[256], tiers[64];
     vkm_caps_print(&device->caps, &(vkm_text){caps, sizeof caps, 0});
@@ -280,7 +336,7 @@ void vkm_device_destroy(vkm_device *device)
     if (device->handle) {
         vkm_queue_destroy(device);
         vkm_kernels_destroy(device);
-        device->vk.vkDestroyDevice(device->handle, NULL);
+        if (!device->borrowed) device->vk.vkDestroyDevice(device->handle, NULL);
     }
     vkm_instance_destroy(&device->instance);
     free(device->cache_path);

@@ -62,6 +62,16 @@ static bool has_extension(PFN_vkEnumerateInstanceExtensionProperties enumerate, 
     return false;
 }
 
+static void load_functions(struct vkm_instance *instance, PFN_vkGetInstanceProcAddr get, bool debug_utils)
+{
+    instance->vkGetInstanceProcAddr = get;
+#define VKM_X(name) instance->vk##name = (PFN_vk##name)get(instance->handle, "vk" #name);
+    VKM_INSTANCE_FUNCTIONS(VKM_X)
+    VKM_INSTANCE_EXTENSION(VKM_X)
+    if (debug_utils) { VKM_INSTANCE_OPTIONAL(VKM_X) }
+#undef VKM_X
+}
+
 vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device, bool validation, vkm_error *err)
 {
     *instance = (struct vkm_instance){0};
@@ -120,19 +130,31 @@ vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device
         if (r == VK_ERROR_INCOMPATIBLE_DRIVER) return vkm_fail(err, VKM_ERR_NO_DEVICE, "no Vulkan driver is installed");
         return vkm_fail_vk(NULL, err, r, "creating a Vulkan instance");
     }
-    instance->vkGetInstanceProcAddr = get;
-#define VKM_X(name) instance->vk##name = (PFN_vk##name)get(instance->handle, "vk" #name);
-    VKM_INSTANCE_FUNCTIONS(VKM_X)
-    VKM_INSTANCE_EXTENSION(VKM_X)
-    if (debug_utils) { VKM_INSTANCE_OPTIONAL(VKM_X) }
-#undef VKM_X
+    instance->api = VKM_API_VERSION;
+    load_functions(instance, get, debug_utils);
     if (listen && instance->vkCreateDebugUtilsMessengerEXT)
         instance->vkCreateDebugUtilsMessengerEXT(instance->handle, &messages, NULL, &instance->messenger);
     return VKM_OK;
 }
 
+vkm_result vkm_instance_borrow(struct vkm_instance *instance, const vkm_import *import, vkm_error *err)
+{
+    PFN_vkGetInstanceProcAddr get = import->get_instance_proc_addr ? (PFN_vkGetInstanceProcAddr)import->get_instance_proc_addr : open_loader();
+    *instance = (struct vkm_instance){.borrowed = true};
+    if (!get) return vkm_fail(err, VKM_ERR_NO_DEVICE, "the Vulkan loader was not found (libvulkan.so.1), and the import has no get_instance_proc_addr");
+    if (!import->instance || !import->physical_device) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import has no %s", import->instance ? "physical device" : "instance");
+    if (import->api_version < VK_API_VERSION_1_1)
+        return vkm_fail(err, VKM_ERR_UNSUPPORTED, "the import's instance has Vulkan %u.%u (api_version), 1.1 is needed", VK_API_VERSION_MAJOR(import->api_version), VK_API_VERSION_MINOR(import->api_version));
+    instance->handle = import->instance;
+    instance->api = import->api_version < VKM_API_VERSION ? import->api_version : VKM_API_VERSION;
+    load_functions(instance, get, true);       /* those of an extension that is not enabled are NULL */
+    if (!instance->vkGetDeviceProcAddr || !instance->vkGetPhysicalDeviceFeatures2) return vkm_fail(err, VKM_ERR_VULKAN, "the import's get_instance_proc_addr does not know its instance");
+    return VKM_OK;
+}
+
 void vkm_instance_destroy(struct vkm_instance *instance)
 {
+    if (instance->borrowed) return;
     if (instance->messenger) instance->vkDestroyDebugUtilsMessengerEXT(instance->handle, instance->messenger, NULL);
     if (instance->handle) instance->vkDestroyInstance(instance->handle, NULL);
     *instance = (struct vkm_instance){0};

@@ -73,6 +73,8 @@ typedef VkResult (VKAPI_PTR *PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesK
 #define VKM_X(name) PFN_vk##name vk##name;
 struct vkm_instance {
     VkInstance handle;
+    bool borrowed;                             /* the caller's */
+    uint32_t api;                              /* the version it was made with, at most VKM_API_VERSION */
     VkDebugUtilsMessengerEXT messenger;
     PFN_vkGetInstanceProcAddr vkGetInstanceProcAddr;
     VKM_INSTANCE_FUNCTIONS(VKM_X)
@@ -91,6 +93,8 @@ struct vkm_device_functions {
 /* Starts the loader and makes an instance. device: for log and validation messages; NULL for a plain listing. */
 vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device, bool validation, vkm_error *err);
 void vkm_instance_destroy(struct vkm_instance *instance);
+/* The caller's instance. */
+vkm_result vkm_instance_borrow(struct vkm_instance *instance, const vkm_import *import, vkm_error *err);
 
 /* ------------------------------------------------ what a physical device offers */
 
@@ -110,7 +114,8 @@ struct vkm_offer {
     uint32_t n_extensions;                     /* device extensions to enable */
     const char *extensions[VKM_EXTENSIONS_MAX];
 };
-void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, struct vkm_offer *offer);
+/* import: a device with its features and extensions alone, and its queue family; NULL: all that there is. */
+void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physical, const vkm_import *import, struct vkm_offer *offer);
 /* Enables on a device what the caps promise: chains feature structs that live in `features`. */
 struct vkm_features {
     VkPhysicalDeviceFeatures2 base;
@@ -138,6 +143,7 @@ struct vkm_device {
     struct vkm_caps caps;                      /* clamped */
     uint32_t index;
     VkDevice handle;
+    bool borrowed;                             /* handle, and the queue */
     struct vkm_device_functions vk;
     vkm_log_fn log;
     void *log_user;
@@ -151,6 +157,8 @@ struct vkm_device {
 
     /* queue.c: one queue, one timeline */
     VkQueue queue;
+    void (*lock)(void *user), (*unlock)(void *user);   /* around submissions; NULL: none */
+    void *lock_user;
     VkSemaphore timeline;
     uint64_t submitted, completed;             /* last value that will be signalled, last value seen */
     char last_program[64];                     /* submitted last, for errors */

@@ -33,7 +33,7 @@ void vkm_host_barrier(vkm_device *device, VkCommandBuffer commands)
 
 vkm_result vkm_queue_create(vkm_device *device, vkm_error *err)
 {
-    device->vk.vkGetDeviceQueue(device->handle, device->offer.queue_family, 0, &device->queue);
+    if (!device->borrowed) device->vk.vkGetDeviceQueue(device->handle, device->offer.queue_family, 0, &device->queue);
     VkResult r = device->vk.vkCreateSemaphore(device->handle, &(VkSemaphoreCreateInfo){
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
         .pNext = &(VkSemaphoreTypeCreateInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE},
@@ -55,7 +55,8 @@ vkm_result vkm_queue_create(vkm_device *device, vkm_error *err)
 
 void vkm_queue_destroy(vkm_device *device)
 {
-    device->vk.vkDeviceWaitIdle(device->handle);   /* also right after a loss: it returns at once */
+    if (!device->borrowed) device->vk.vkDeviceWaitIdle(device->handle);   /* also right after a loss: it returns at once */
+    else vkm_queue_idle(device, NULL);             /* for others' work only they wait */
     device->vk.vkDestroyCommandPool(device->handle, device->pool, NULL);
     device->vk.vkDestroySemaphore(device->handle, device->timeline, NULL);
 }
@@ -143,7 +144,9 @@ vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n,
     last->signalSemaphoreCount = 1;
     last->pSignalSemaphores = &device->timeline;
     uint32_t first = open ? 0 : 1;
+    if (device->lock) device->lock(device->lock_user);
     if (r == VK_SUCCESS) r = device->vk.vkQueueSubmit(device->queue, n + 1 - first, infos + first, VK_NULL_HANDLE);
+    if (device->unlock) device->unlock(device->lock_user);
     if (open) {   /* submitted, or unusable after a failure: either way this one is closed */
         device->transient_open = false;
         device->transient = (device->transient + 1) % VKM_TRANSIENTS;

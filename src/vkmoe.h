@@ -92,6 +92,37 @@ typedef struct vkm_device_info {
  * No device at all is VKM_OK with *count 0; a loader that cannot start is VKM_ERR_NO_DEVICE. */
 VKM_API vkm_result vkm_devices(vkm_device_info *infos, uint32_t *count, vkm_error *err);
 
+/* A Vulkan device that the caller has made: for programs that draw with it. Handles are Vulkan's own (VkInstance and so on, which are pointers), so that this header needs no other.
+ * Everything stays the caller's and must outlive the vkm_device; vkmoe makes its own objects on the device and destroys them with it, and never waits for more than its own work. */
+typedef void (*vkm_void_fn)(void);
+typedef struct vkm_import {
+    size_t struct_size;
+    vkm_void_fn (*get_instance_proc_addr)(void *instance, const char *name);   /* PFN_vkGetInstanceProcAddr. NULL: that of the Vulkan loader, which is opened */
+    uint32_t api_version;        /* VkApplicationInfo.apiVersion that the instance was made with; at least 1.1 */
+    void *instance, *physical_device;
+    /* from here on not for vkm_wanted_create */
+    void *device, *queue;
+    uint32_t queue_family;       /* of the queue; it must have VK_QUEUE_COMPUTE_BIT */
+    const char *const *extensions;   /* enabled on the device */
+    uint32_t n_extensions;
+    const void *features;        /* the VkPhysicalDeviceFeatures2 of VkDeviceCreateInfo.pNext, with what is chained to it; what is not in there counts as not enabled. Not kept. */
+    void (*lock)(void *user), (*unlock)(void *user);   /* around each vkQueueSubmit, where other threads use the queue too. NULL: none */
+    void *lock_user;
+} vkm_import;
+
+/* What vkmoe can use of a physical device: enabling all of it gives the caps that vkm_device_create alone would have. Needed are timelineSemaphore and
+ * shaderStorageBufferArrayDynamicIndexing; without any of the others there is less to choose kernels from. */
+typedef struct vkm_wanted {
+    bool usable;                 /* has what is needed */
+    char unusable_why[128];
+    uint32_t queue_family;       /* computes; no graphics where there is such a family, which then does not compete with drawing */
+    const char *const *extensions;
+    uint32_t n_extensions;
+    const void *features;        /* a VkPhysicalDeviceFeatures2 with a chain: VkDeviceCreateInfo.pNext as it is, or to be merged with the caller's own */
+} vkm_wanted;
+VKM_API vkm_result vkm_wanted_create(const vkm_import *of, vkm_wanted **wanted, vkm_error *err);
+VKM_API void vkm_wanted_destroy(vkm_wanted *wanted);
+
 typedef struct vkm_device_params {
     size_t struct_size;
     const char *select;          /* NULL: best (discrete > integrated > virtual > cpu). "0": by index. else: part of the name, case-insensitive */
@@ -102,6 +133,7 @@ typedef struct vkm_device_params {
     bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
     vkm_log_fn log;
     void *log_user;
+    const vkm_import *import;    /* NULL: vkmoe makes its own instance and device. Else `select` and `validation` must not be set. A feature that is needed and not enabled is VKM_ERR_UNSUPPORTED */
 } vkm_device_params;
 
 VKM_API vkm_result vkm_device_create(const vkm_device_params *params, vkm_device **device, vkm_error *err);
