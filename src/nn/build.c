@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const uint8_t tile_sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
+
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
 /* lavapipe before Mesa 26 (seen in 22.3.6; not in 26.1) stops all loops of an invocation, silently, after 65,535 iterations together. Kernels whose loops grow with the model
@@ -65,10 +67,10 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
         vkm_shape_tiles(s, dots ? 8 : 16);
         return;
     }
-    uint32_t most = 256, splits = SPLITS_MOST;
+    uint32_t most = 256;
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = 16;                                      /* a panel: small workgroups, of which there are many with one token */
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = splits, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = SPLITS_MOST, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
                             .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
     vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
@@ -79,9 +81,8 @@ static uint32_t panels_of(const struct vkm_shape *s, uint32_t n_tile) { return t
 
 uint32_t vkm_shape_panels(const struct vkm_shape *s)
 {
-    static const uint32_t sizes[] = VKM_TILE_SIZES;
     uint32_t packed = 0;
-    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed |= panels_of(s, sizes[c]) << 4 * c;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) packed |= panels_of(s, tile_sizes[c]) << 4 * c;
     return packed;
 }
 
@@ -100,11 +101,11 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
     }
 }
 
-/* Matrices of 16 rows, as AMD and NVIDIA have: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. Mesa's compiler for AMD spills nothing so; that for NVIDIA 136 to 201
- * registers in tiles of 128 tokens, none in others. On an H200 the fastest
- * of 18 shapes for quantised weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163);
- * for f16 weights 32 columns in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Of 8, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups,
- * for its compiler spills 29 to 67 registers so, 71 to 85 with eight subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
+/* Matrices of 16 rows, as AMD and NVIDIA have: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. On an H200 that was the fastest of 18 shapes for quantised
+ * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
+ * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA 136 to 201
+ * registers in tiles of 128 tokens and none in others. Of 8 rows, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups, for its compiler spills 29 to 67 registers so, 71 to 85 with eight
+ * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
@@ -124,8 +125,6 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     vkm_shape_tiles(s, tokens);
     if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
-
-static const uint8_t tile_sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
 
 void vkm_shape_tiles(struct vkm_shape *s, uint32_t most)
 {
