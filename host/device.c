@@ -250,6 +250,13 @@ static vkm_result borrow_device(vkm_device *device, const vkm_device_params *par
     device->borrowed = true;
     device->handle = import.device;
     device->queue = import.queue;
+    device->allocator = import.allocator;
+    if (import.pipeline_cache) {
+        device->borrowed_cache = true;
+        device->pipeline_cache = (VkPipelineCache)import.pipeline_cache;
+        free(device->cache_path);
+        device->cache_path = NULL;
+    }
     device->lock = import.lock, device->unlock = import.unlock, device->lock_user = import.lock_user;
     return VKM_OK;
 }

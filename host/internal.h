@@ -143,7 +143,8 @@ struct vkm_device {
     struct vkm_caps caps;                      /* clamped */
     uint32_t index;
     VkDevice handle;
-    bool borrowed;                             /* handle, and the queue */
+    bool borrowed, borrowed_cache;             /* handle, and the queue; pipeline_cache */
+    const VkAllocationCallbacks *allocator;    /* of everything on an imported device; else NULL */
     struct vkm_device_functions vk;
     vkm_log_fn log;
     void *log_user;

@@ -17,18 +17,18 @@ vkm_result vkm_kernels_create(vkm_device *device, vkm_error *err)
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i, .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = counts[i], .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
     VkResult r = device->vk.vkCreateDescriptorSetLayout(device->handle, &(VkDescriptorSetLayoutCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = BIND_COUNT, .pBindings = bindings}, NULL, &device->set_layout);
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = BIND_COUNT, .pBindings = bindings}, device->allocator, &device->set_layout);
     if (r == VK_SUCCESS)
         r = device->vk.vkCreatePipelineLayout(device->handle, &(VkPipelineLayoutCreateInfo){
             .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1, .pSetLayouts = &device->set_layout,
             .pushConstantRangeCount = 1, .pPushConstantRanges = &(VkPushConstantRange){.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = VKM_PUSH_BYTES},
-        }, NULL, &device->pipeline_layout);
+        }, device->allocator, &device->pipeline_layout);
     void *data = NULL;
     size_t bytes = 0;
     if (device->cache_path) vkm_cache_load(device, &data, &bytes);
-    if (r == VK_SUCCESS)
+    if (r == VK_SUCCESS && !device->borrowed_cache)
         r = device->vk.vkCreatePipelineCache(device->handle, &(VkPipelineCacheCreateInfo){
-            .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = bytes, .pInitialData = data}, NULL, &device->pipeline_cache);
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = bytes, .pInitialData = data}, device->allocator, &device->pipeline_cache);
     free(data);
     return r == VK_SUCCESS ? VKM_OK : vkm_fail_vk(device, err, r, "making the pipeline layout of %s", caps->device_name);
 }
@@ -40,13 +40,13 @@ void vkm_kernels_destroy(vkm_device *device)
         vkm_logf(device, VKM_LOG_WARN, "the pipeline cache is not saved: %s", e.message);
     for (uint32_t i = 0; i < device->n_kernel_slots; i++) {
         if (!device->kernels[i]) continue;
-        device->vk.vkDestroyPipeline(device->handle, device->kernels[i]->pipeline, NULL);
+        device->vk.vkDestroyPipeline(device->handle, device->kernels[i]->pipeline, device->allocator);
         free(device->kernels[i]);
     }
     free(device->kernels);
-    device->vk.vkDestroyPipelineCache(device->handle, device->pipeline_cache, NULL);
-    device->vk.vkDestroyPipelineLayout(device->handle, device->pipeline_layout, NULL);
-    device->vk.vkDestroyDescriptorSetLayout(device->handle, device->set_layout, NULL);
+    if (!device->borrowed_cache) device->vk.vkDestroyPipelineCache(device->handle, device->pipeline_cache, device->allocator);
+    device->vk.vkDestroyPipelineLayout(device->handle, device->pipeline_layout, device->allocator);
+    device->vk.vkDestroyDescriptorSetLayout(device->handle, device->set_layout, device->allocator);
 }
 
 vkm_result vkm_kernels_save_cache(vkm_device *device, vkm_error *err)
@@ -145,7 +145,7 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
 {
     VkShaderModule module;
     VkResult r = device->vk.vkCreateShaderModule(device->handle, &(VkShaderModuleCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->n_words * 4, .pCode = k->module->words}, NULL, &module);
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->n_words * 4, .pCode = k->module->words}, device->allocator, &module);
     if (r != VK_SUCCESS) return r;
     uint32_t values[VKM_SPEC_FIRST + VKM_SPEC_MAX + 1] = {device->caps.slabs, device->caps.kv_slabs};
     uint32_t n = VKM_SPEC_FIRST + k->n_spec;
@@ -167,8 +167,8 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
             .pSpecializationInfo = &(VkSpecializationInfo){.mapEntryCount = n, .pMapEntries = entries, .dataSize = n * sizeof *values, .pData = values},
         },
         .layout = device->pipeline_layout,
-    }, NULL, &k->pipeline);
-    device->vk.vkDestroyShaderModule(device->handle, module, NULL);
+    }, device->allocator, &k->pipeline);
+    device->vk.vkDestroyShaderModule(device->handle, module, device->allocator);
     return r;
 }
 
@@ -337,7 +337,7 @@ vkm_result vkm_bindings_create(vkm_device *device, vkm_buffer *workspace, vkm_bu
     if (n_kv) memcpy(b->kv, kv, n_kv * sizeof *kv);
     VkResult vr = device->vk.vkCreateDescriptorPool(device->handle, &(VkDescriptorPoolCreateInfo){
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = 1, .poolSizeCount = 1,
-        .pPoolSizes = &(VkDescriptorPoolSize){.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = n}}, NULL, &b->pool);
+        .pPoolSizes = &(VkDescriptorPoolSize){.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = n}}, device->allocator, &b->pool);
     if (vr == VK_SUCCESS)
         vr = device->vk.vkAllocateDescriptorSets(device->handle, &(VkDescriptorSetAllocateInfo){
             .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO, .descriptorPool = b->pool, .descriptorSetCount = 1, .pSetLayouts = &device->set_layout}, &b->set);
@@ -363,6 +363,6 @@ void vkm_bindings_destroy(vkm_bindings *b)
 {
     if (!b) return;
     vkm_queue_idle(b->device, NULL);
-    b->device->vk.vkDestroyDescriptorPool(b->device->handle, b->pool, NULL);
+    b->device->vk.vkDestroyDescriptorPool(b->device->handle, b->pool, b->device->allocator);
     free(b);
 }

@@ -64,7 +64,7 @@ static VkResult allocate(vkm_device *device, vkm_buffer *buffer, enum vkm_buffer
         r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
             .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
             .pNext = device->caps.scalar_loads ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
-            .allocationSize = needs->size, .memoryTypeIndex = order[i]}, NULL, &buffer->memory);
+            .allocationSize = needs->size, .memoryTypeIndex = order[i]}, device->allocator, &buffer->memory);
         if (r != VK_SUCCESS) continue;
         buffer->heap = heap;
         buffer->allocated = needs->size;
@@ -82,7 +82,7 @@ static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_erro
         .size = vkm_align(b->bytes, 16),   /* kernels view it as uvec4[] */
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
                  (device->caps.scalar_loads ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0),
-    }, NULL, &b->handle);
+    }, device->allocator, &b->handle);
     if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
     VkMemoryRequirements needs;
     device->vk.vkGetBufferMemoryRequirements(device->handle, b->handle, &needs);
@@ -133,8 +133,8 @@ void vkm_buffer_destroy(vkm_buffer *b)
     if (!b) return;
     vkm_device *device = b->device;
     if (b->memory) vkm_queue_idle(device, NULL);
-    device->vk.vkDestroyBuffer(device->handle, b->handle, NULL);
-    device->vk.vkFreeMemory(device->handle, b->memory, NULL);   /* unmaps too */
+    device->vk.vkDestroyBuffer(device->handle, b->handle, device->allocator);
+    device->vk.vkFreeMemory(device->handle, b->memory, device->allocator);   /* unmaps too */
     device->allocated[b->heap] -= b->allocated;
     free(b);
 }

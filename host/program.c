@@ -19,7 +19,7 @@ vkm_result vkm_program_create(vkm_device *device, const char *name, vkm_program 
     }
     p->device = device;
     VkResult r = device->vk.vkCreateCommandPool(device->handle, &(VkCommandPoolCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = device->offer.queue_family}, NULL, &p->pool);
+        .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = device->offer.queue_family}, device->allocator, &p->pool);
     if (r != VK_SUCCESS) {
         vkm_result failed = vkm_fail_vk(device, err, r, "making program %s", p->name);
         free(p->name), free(p);
@@ -33,7 +33,7 @@ void vkm_program_destroy(vkm_program *p)
 {
     if (!p) return;
     vkm_wait(p->device, p->last_ticket, NULL);
-    p->device->vk.vkDestroyCommandPool(p->device->handle, p->pool, NULL);   /* and its command buffers */
+    p->device->vk.vkDestroyCommandPool(p->device->handle, p->pool, p->device->allocator);   /* and its command buffers */
     for (uint32_t i = 0; i < p->n_ops; i++) free((char *)p->ops[i].step.label);
     free(p->recording.commands), free(p->recording.seconds);
     free(p->infos), free(p->list), free(p->ops), free(p->name), free(p);

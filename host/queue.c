@@ -37,12 +37,12 @@ vkm_result vkm_queue_create(vkm_device *device, vkm_error *err)
     VkResult r = device->vk.vkCreateSemaphore(device->handle, &(VkSemaphoreCreateInfo){
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
         .pNext = &(VkSemaphoreTypeCreateInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE},
-    }, NULL, &device->timeline);
+    }, device->allocator, &device->timeline);
     if (r == VK_SUCCESS)
         r = device->vk.vkCreateCommandPool(device->handle, &(VkCommandPoolCreateInfo){
             .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
             .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT | VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
-            .queueFamilyIndex = device->offer.queue_family}, NULL, &device->pool);
+            .queueFamilyIndex = device->offer.queue_family}, device->allocator, &device->pool);
     VkCommandBuffer commands[VKM_TRANSIENTS];
     if (r == VK_SUCCESS)
         r = device->vk.vkAllocateCommandBuffers(device->handle, &(VkCommandBufferAllocateInfo){
@@ -57,8 +57,8 @@ void vkm_queue_destroy(vkm_device *device)
 {
     if (!device->borrowed) device->vk.vkDeviceWaitIdle(device->handle);   /* also right after a loss: it returns at once */
     else vkm_queue_idle(device, NULL);             /* for others' work only they wait */
-    device->vk.vkDestroyCommandPool(device->handle, device->pool, NULL);
-    device->vk.vkDestroySemaphore(device->handle, device->timeline, NULL);
+    device->vk.vkDestroyCommandPool(device->handle, device->pool, device->allocator);
+    device->vk.vkDestroySemaphore(device->handle, device->timeline, device->allocator);
 }
 
 /* ------------------------------------------------ waiting */

@@ -26,7 +26,7 @@ vkm_result vkm_program_profile(vkm_program *p, vkm_error *err)
     if (!p->n_ops) return VKM_OK;
     VkQueryPool queries;
     VkResult vr = device->vk.vkCreateQueryPool(device->handle, &(VkQueryPoolCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2 * p->n_ops}, NULL, &queries);
+        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2 * p->n_ops}, device->allocator, &queries);
     if (vr != VK_SUCCESS) return vkm_fail_vk(device, err, vr, "profiling program %s", p->name);
     struct vkm_recording recording = {0};
     uint64_t ticket;
@@ -35,7 +35,7 @@ vkm_result vkm_program_profile(vkm_program *p, vkm_error *err)
     if (!r) r = vkm_wait(device, ticket, err);
     if (!r) r = read_times(p, queries, err);
     vkm_recording_free(p, &recording);
-    device->vk.vkDestroyQueryPool(device->handle, queries, NULL);
+    device->vk.vkDestroyQueryPool(device->handle, queries, device->allocator);
     return r;
 }
 

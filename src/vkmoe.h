@@ -108,6 +108,8 @@ typedef struct vkm_import {
     const void *features;        /* the VkPhysicalDeviceFeatures2 of VkDeviceCreateInfo.pNext, with what is chained to it; what is not in there counts as not enabled. Not kept. */
     void (*lock)(void *user), (*unlock)(void *user);   /* around each vkQueueSubmit, where other threads use the queue too. NULL: none */
     void *lock_user;
+    const void *allocator;       /* VkAllocationCallbacks of everything that is made on the device, from several threads; must outlive the vkm_device. NULL: the driver's own */
+    uint64_t pipeline_cache;     /* VkPipelineCache, not one made to be synchronised externally: pipelines are made with it, and cache_path is not looked at. 0: none */
 } vkm_import;
 
 /* What vkmoe can use of a physical device: enabling all of it gives the caps that vkm_device_create alone would have. Needed are timelineSemaphore and

@@ -2,6 +2,7 @@
 #include "harness.h"
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <vulkan/vulkan.h>
 
 static const vkm_session_params f32 = {.n_ctx = 64, .kv_type = VKM_KV_F32};
@@ -18,6 +19,7 @@ struct host {
     uint32_t family, messages;
     pthread_mutex_t mutex;
     uint32_t locks, held, most_held;
+    atomic_int allocations, allocated;             /* ever; that are there */
     vkm_import import;
 };
 #define VK(h, name) ((PFN_vk##name)(h)->get((h)->instance, "vk" #name))
@@ -34,6 +36,39 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
 
 static void lock(void *user) { struct host *h = user; pthread_mutex_lock(&h->mutex); h->locks++; if (++h->held > h->most_held) h->most_held = h->held; }
 static void unlock(void *user) { struct host *h = user; h->held--; pthread_mutex_unlock(&h->mutex); }
+
+/* The caller's allocator: the size, and how far the block's begin is away, lie before what is handed out. */
+static void *VKAPI_CALL allocate(void *user, size_t size, size_t alignment, VkSystemAllocationScope scope)
+{
+    struct host *h = user;
+    (void)scope;
+    if (alignment < 16) alignment = 16;
+    char *block = malloc(size + alignment + 16), *at = (char *)(((uintptr_t)block + 16 + alignment - 1) / alignment * alignment);
+    cr_assert(block);
+    memcpy(at - 16, &(size_t){size}, sizeof size);
+    memcpy(at - 8, &(size_t){(size_t)(at - block)}, sizeof size);
+    h->allocations++;
+    h->allocated++;
+    return at;
+}
+static void VKAPI_CALL release(void *user, void *at)
+{
+    size_t back;
+    if (!at) return;
+    memcpy(&back, (char *)at - 8, sizeof back);
+    free((char *)at - back);
+    ((struct host *)user)->allocated--;
+}
+static void *VKAPI_CALL reallocate(void *user, void *at, size_t size, size_t alignment, VkSystemAllocationScope scope)
+{
+    size_t before;
+    if (!at) return allocate(user, size, alignment, scope);
+    void *to = size ? allocate(user, size, alignment, scope) : NULL;
+    memcpy(&before, (char *)at - 16, sizeof before);
+    if (to) memcpy(to, at, before < size ? before : size);
+    release(user, at);
+    return to;
+}
 
 /* The instance, and the physical device that the other suites test. */
 static void open_instance(struct host *h, uint32_t api)
@@ -129,6 +164,11 @@ Test(import, all_that_is_wanted_gives_what_an_own_device_has)
     OK(vkm_wanted_create(&h.import, &wanted, &err));
     cr_assert(wanted->usable, "%s", wanted->unusable_why);
     open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
+    const VkAllocationCallbacks allocator = {.pUserData = &h, .pfnAllocation = allocate, .pfnReallocation = reallocate, .pfnFree = release};
+    VkPipelineCache cache;
+    cr_assert_eq(VK(&h, CreatePipelineCache)(h.device, &(VkPipelineCacheCreateInfo){.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO}, NULL, &cache), VK_SUCCESS);
+    h.import.allocator = &allocator;
+    h.import.pipeline_cache = (uint64_t)cache;
     float *got = answer(&r, &h, &a);
     vkm_device_get_info(r.device, &theirs);
     cr_expect_str_eq(theirs.caps, mine.caps);
@@ -138,6 +178,8 @@ Test(import, all_that_is_wanted_gives_what_an_own_device_has)
     vkm_wanted_destroy(wanted);
     rig_unload(&r);
     vkm_device_destroy(r.device);
+    cr_expect(h.allocations > 0 && h.allocated == 0, "%d allocations, %d of them still there", h.allocations, h.allocated);
+    VK(&h, DestroyPipelineCache)(h.device, cache, NULL);          /* still the caller's */
     rig_close(&own);
     close_host(&h);
     free(expected);
@@ -210,8 +252,8 @@ Test(import, two_share_a_queue)
         rig_unload(&s[i].r);
         vkm_device_destroy(s[i].r.device);
         free(s[i].logits);
-        free(alone[i]);
     }
+    for (int i = 0; i < 2; i++) free(alone[i]);
     cr_expect_eq(h.most_held, 1);
     vkm_wanted_destroy(wanted);
     close_host(&h);
