@@ -36,6 +36,8 @@ struct args {
     bool help;
 };
 
+#define DEFAULT_CAPS "fast"      /* of commands that want speed, which is all but logits */
+
 enum {
     CMD_RUN = 1, CMD_LOGITS = 2, CMD_TOKENIZE = 4, CMD_INFO = 8, CMD_ROOFLINE = 16, CMD_LAYER = 32, CMD_MODEL = 64, CMD_COMPARE = 128, CMD_KERNELS = 256,
     CMD_TUNE = 512,

@@ -42,7 +42,7 @@ static void look_for_tunings(struct devices *d)
         char select[16];
         vkm_device *device = NULL;
         snprintf(select, sizeof select, "%u", d->list[i].index);
-        vkm_device_params params = {.struct_size = sizeof params, .select = select};
+        vkm_device_params params = {.struct_size = sizeof params, .select = select, .caps = DEFAULT_CAPS};
         if (!d->list[i].usable || vkm_device_create(&params, &device, NULL) != VKM_OK) continue;
         d->tuned[i] = is_tuned(device);
         vkm_device_destroy(device);
@@ -335,7 +335,7 @@ int info_command(const struct args *given)
     if (args.model && vkm_gguf_open(args.model, &g, &err) != VKM_OK) return fail_error(&err);
     int status = find_devices(&d);
     if (status == STATUS_OK && (chosen || args.kernels)) {
-        vkm_device_params params = {.struct_size = sizeof params, .select = args.device, .caps = args.caps, .log = on_log, .log_user = &args};
+        vkm_device_params params = {.struct_size = sizeof params, .select = args.device, .caps = args.caps ? args.caps : DEFAULT_CAPS, .log = on_log, .log_user = &args};
         if (vkm_device_create(&params, &device, &err) != VKM_OK) {
             if (chosen) status = fail_error(&err);
         } else if (chosen) {                               /* only the one that --device and --caps mean, as it is used then */

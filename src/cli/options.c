@@ -181,7 +181,7 @@ int options_parse(const struct command *c, int argc, char **argv, struct args *a
         int status = set(c, o, value, args);
         if (status != STATUS_OK) return status;
     }
-    if (!args->caps && c->bit & (CMD_RUN | CMD_MEASURE | CMD_KERNELS | CMD_TUNE)) args->caps = "fast";
+    if (!args->caps && c->bit & (CMD_RUN | CMD_MEASURE | CMD_KERNELS | CMD_TUNE)) args->caps = DEFAULT_CAPS;
     if (args->n_files < c->min_files) return fail_usage(c->name, "%d files are needed, %d given", c->min_files, args->n_files);
     return STATUS_OK;
 }
