@@ -32,13 +32,16 @@ static struct bench_work matmul(const struct vkm_weight *w, double rows_in, doub
 bool bench_work_of(const struct vkm_moe *m, const char *label, uint32_t n, double distinct, double tiles, struct bench_work *work)
 {
     double slots = (double)n * m->n_used, counts = (double)vkm_moe_count_words(n, m->n_used, m->n_expert), width = m->n_embd, bytes = 0;
+    double norm = 4 * 4 * width * n, topk = 4.0 * n * m->router.rows + 8 * slots;      /* x twice, what is added, the normed x; logits, ids, weights */
     if (!strcmp(label, "moe_gate_up"))         *work = matmul(&m->gate_up, n, slots, distinct, tiles);
     else if (!strcmp(label, "moe_down"))       *work = matmul(&m->down, slots, slots, distinct, tiles);
     else if (!strcmp(label, "moe_router"))     *work = matmul(&m->router, n, n, 1, tiles);
+    else if (!strcmp(label, "moe_route"))      *work = matmul(&m->router, 0, n, 1, 1), work->bytes += norm + topk, work->moved += norm + topk;
     else if (!strcmp(label, "shared_gate_up")) *work = matmul(&m->shared_gate_up, n, n, 1, tiles);
     else if (!strcmp(label, "shared_down"))    *work = matmul(&m->shared_down, n, n, 1, tiles);
     else {
-        if (!strcmp(label, "moe_topk"))         bytes = 4.0 * n * m->router.rows + 8 * slots;                      /* logits; ids, weights */
+        if (!strcmp(label, "moe_topk"))         bytes = topk;
+        else if (!strcmp(label, "ffn_norm"))    bytes = norm;
         else if (!strcmp(label, "moe_count"))   bytes = 4 * (slots + counts);
         else if (!strcmp(label, "moe_permute")) bytes = 4 * (2 * slots + counts);
         else if (!strcmp(label, "moe_combine")) bytes = 4 * width * (slots + n * (3.0 + (m->shared_down.type != NULL)));   /* parts, shared part; x twice, the normed x */

@@ -24,6 +24,7 @@ struct planned {
     uint32_t *ids;                         /* [n_layers][tokens * n_used] */
     struct vkm_space space;
     struct vkm_region x0;                  /* input of the first layer; those of the others follow */
+    struct vkm_region zero;                /* what attention adds to it */
     uint64_t words;
     char why[256];
 };
@@ -68,9 +69,6 @@ void bench_space(const struct vkm_caps *caps, const struct bench_shape *s, const
     struct vkm_model model = {.h = {.n_layer = 1, .n_embd = s->n_embd, .n_vocab = 32, .n_head = 1, .n_head_kv = 1, .head = 32, .n_expert = s->n_expert, .n_used = s->n_used,
                                     .n_ff = s->n_ff, .n_ff_shared = s->n_ff_shared}, .layers = &one};
     vkm_space_plan(&model, caps, n, 1, space);
-    /* Where a layer's last step leaves the next one's input the router puts its logits: it has to wait for it, as in a model. */
-    space->moe.logits.at = space->xn.at;
-    space->moe.logit_parts.at += 32;                 /* which end in it */
 }
 
 static double layer_weights(const struct layer *l, double distinct)
@@ -86,8 +84,9 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
     const struct bench_shape *s = l->shape;
     *p = (struct planned){.c = c};
     bench_space(l->caps, s, &l->plan, c.tokens, &p->space);
-    p->x0 = (struct vkm_region){(uint32_t)p->space.words, p->space.xn.ld, c.tokens};
-    uint64_t each = (uint64_t)c.tokens * p->space.xn.ld, least = (p->space.words + each) * 4;
+    p->zero = (struct vkm_region){(uint32_t)p->space.words, p->space.xn.ld, c.tokens};
+    uint64_t each = (uint64_t)c.tokens * p->space.xn.ld, least = (p->space.words + 2 * each) * 4;
+    p->x0 = (struct vkm_region){p->zero.at + (uint32_t)each, p->space.xn.ld, c.tokens};
     if (least > l->caps->storage_range) {
         snprintf(p->why, sizeof p->why, "the workspace needs %.4g MiB, the device's storage range is %.4g MiB", (double)least / MIB, (double)l->caps->storage_range / MIB);
         return VKM_OK;
@@ -97,7 +96,7 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
         return VKM_OK;
     }
     uint32_t slots = c.tokens * s->n_used;
-    uint64_t most = (l->caps->storage_range / 4 - p->space.words) / each, more = (budget - l->plan.bytes) / 4 > p->space.words ? ((budget - l->plan.bytes) / 4 - p->space.words) / each : 1;
+    uint64_t words = p->space.words + each, most = (l->caps->storage_range / 4 - words) / each, more = (budget - l->plan.bytes) / 4 > words ? ((budget - l->plan.bytes) / 4 - words) / each : 1;
     if (most > more) most = more;
     uint32_t enough = l->caps->type == VKM_TYPE_CPU ? LAYERS_MOST_CPU : LAYERS_MOST;
     if (most > enough) most = enough;
@@ -109,7 +108,7 @@ static vkm_result plan_case(struct layer *l, struct bench_case c, uint64_t budge
         TRY(bench_route(SEED + p->n_layers * 7919u, c.routing, s->n_expert, s->n_used, c.tokens, ids, l->err));
         bytes += layer_weights(l, bench_distinct(s->n_expert, ids, slots));
     }
-    p->words = p->space.words + p->n_layers * each;
+    p->words = words + p->n_layers * each;
     return VKM_OK;
 }
 
@@ -127,7 +126,8 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     x.at += i * n * x.ld;
-    TRY(vkm_moe_layer(&b, m, &s->moe, NULL, x, n));
+    const struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f, .next = &m->gate_up};
+    TRY(vkm_moe_layer(&b, m, &s->moe, &norm, s->xn, n));
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     if (m->shared_down.type) c.shared = s->moe.shared_y;
     if (m->shared_gated) c.gate = s->moe.gate;

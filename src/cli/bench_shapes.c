@@ -1,6 +1,7 @@
 /* The MoE layers of published models: what `bench layer --shape` knows. Numbers from the models' configurations (config.json, GGUF keys) as the project's notes on model families list them. */
 #include "bench_device.h"
 #include <string.h>
+#include <strings.h>
 
 const struct bench_shape bench_shapes[] = {
     /*                       hidden  experts  k  width  shared  gated  score of the router     renormalised */
@@ -44,6 +45,6 @@ const struct vkm_type *bench_type_for(const struct vkm_type *type, uint32_t cols
 const struct vkm_type *bench_type_find(const char *variant, size_t n)
 {
     for (size_t i = 0; i < vkm_type_count; i++)
-        if (strlen(vkm_types[i].variant) == n && !memcmp(vkm_types[i].variant, variant, n)) return &vkm_types[i];
+        if (strlen(vkm_types[i].variant) == n && !strncasecmp(vkm_types[i].variant, variant, n)) return &vkm_types[i];
     return NULL;
 }
