@@ -218,8 +218,8 @@ typedef struct vkm_session_params {
     bool profile;                /* collect GPU time by step */
     uint32_t n_seq;              /* sequences, numbered from 0; 0: 1. Each takes its n_ctx tokens of KV cache and two rows of logits from the start */
     const char *tuning_folder;   /* where `vkmoe tune` keeps what it measured ($XDG_CACHE_HOME/vkmoe); borrowed during the call. What is there for this device, driver and build decides how
-                                    many tokens a workgroup takes together; nothing, or a damaged file, is no error. It changes speed, and no bits but those that "coopmat" makes depend on
-                                    that. NULL: as the device is thought to like */
+                                    many tokens a workgroup takes together, and whether "int8dot" is worth it for a type of weights; nothing, or a damaged file, is no error. It changes speed, and no bits but those that "coopmat" and "int8dot" make
+                                    depend on that. NULL: as the device is thought to like */
 } vkm_session_params;
 
 /* VKM_ERR_DEVICE_MEMORY if it will not fit, VKM_ERR_LIMIT if a buffer or binding of the device is too small for it; both before anything is allocated. */

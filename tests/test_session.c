@@ -476,6 +476,42 @@ Test(state, tuning)
     rig_close(&r);
 }
 
+/* Where a tuning says that int8dot brings nothing for a type, its kernels and the steps that make integers for them are not there. */
+Test(state, tuning_without_int8dot)
+{
+    struct rig r;
+    vkm_error err = {0};
+    struct ref_testmodel o = ref_testmodel_default("olmoe");
+    struct vkm_tuning tuning = {.dispatch_ns = 1};
+    struct vkm_shape shape;
+    vkm_session_params p = f32;
+    char model[256], folder[] = "/tmp/vkmoe-tuning-XXXXXX", path[256], text[1 << 16];
+    FIRST_DRIVER_ONLY();
+    rig_device(&r, "int8dot");
+    if (!(vkm_device_caps(r.device)->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT))) cr_skip_test("no integer dot product");
+    o.layers = 1;
+    o.type_gate = o.type_up = o.type_down = REF_Q8_0, o.type_attn = REF_Q4_0;
+    cr_assert(ref_testmodel_save(&o, model) && mkdtemp(folder));
+    rig_load(&r, model);
+    vkm_shape_choose(vkm_device_caps(r.device), &shape);
+    const struct vkm_tuning_key key = vkm_tuning_key_of(vkm_device_caps(r.device), &shape);
+    vkm_tuning_path(folder, &key, path, sizeof path);
+    p.tuning_folder = folder;
+    for (size_t i = 0; i < vkm_type_count; i++) tuning.tiles[i][0].block_ns = 1;
+    for (int step = 0; step < 3; step++) {                /* used for both types; for one; for none */
+        for (size_t i = 0; i < vkm_type_count; i++) tuning.exact[i] = step == 2 || (step == 1 && &vkm_types[i] == vkm_type_find(REF_Q8_0));
+        OK(vkm_tuning_save(folder, &key, &tuning, &err));
+        rig_session(&r, p);
+        vkm_session_print(r.session, 1, false, text, sizeof text);
+        cr_expect_eq(!!strstr(text, "q8_0:int8dot"), step == 0, "%d: %s", step, text);
+        cr_expect_eq(!!strstr(text, "q4_0:int8dot"), step < 2, "%d: %s", step, text);
+        cr_expect_eq(!!strstr(text, "quantise"), step < 2, "%d: %s", step, text);
+    }
+    unlink(path), unlink(model);
+    rmdir(folder);
+    rig_close(&r);
+}
+
 Test(state, two_sessions)
 {
     struct rig r;

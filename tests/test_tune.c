@@ -167,6 +167,25 @@ Test(fit, any_costs_and_numbers)
     }
 }
 
+/* Products of integers have to earn a twentieth of the time: of one row and of many rows together. */
+Test(fit, int8dot_has_to_earn_its_error)
+{
+    struct vkm_tile_cost exact[VKM_TILE_CLASSES] = {{10, 0}, {20, 0}, {32, 0}}, int8[VKM_TILE_CLASSES] = {{10, 0}, {20, 0}, {32, 0}};      /* 10 for a row alone, 4 for one of eight */
+    cr_expect(vkm_tuning_prefers_exact(exact, int8), "no faster");
+    int8[0].block_ns = 9;
+    cr_expect_not(vkm_tuning_prefers_exact(exact, int8), "a tenth faster alone, as fast together: 5.1 % by the mean of both");
+    int8[0].block_ns = 9.1;
+    cr_expect(vkm_tuning_prefers_exact(exact, int8), "4.6 %");
+    int8[0].block_ns = 40, int8[2].block_ns = 7;
+    cr_expect_not(vkm_tuning_prefers_exact(exact, int8), "four times as long alone, more than four times as fast together");
+    int8[1].panel_ns = int8[2].panel_ns = 400;                              /* 12.5 a block of wide matrices: 32.5 for four rows, 19.5 for eight */
+    cr_expect(vkm_tuning_prefers_exact(exact, int8), "not so with what comes on top for each panel");
+    const struct vkm_tuning t = {.exact = {0, 1}};
+    cr_expect(vkm_tuning_exact(&t, &vkm_types[1]) && !vkm_tuning_exact(&t, &vkm_types[0]) && !vkm_tuning_exact(NULL, &vkm_types[1]));
+    memset(exact, 0, sizeof exact);
+    cr_expect_not(vkm_tuning_prefers_exact(exact, int8), "not measured");
+}
+
 /* ---------------------------------------------------------------- the file */
 
 static const struct vkm_tuning_key key = {.kernels = 0x123456789abcdef0u, .vendor_id = 0x10005, .device_id = 7, .driver_version = 99, .pipeline_uuid = {1, 2, 3}};
@@ -174,6 +193,7 @@ static const struct vkm_tuning_key key = {.kernels = 0x123456789abcdef0u, .vendo
 static struct vkm_tuning some_tuning(void)
 {
     struct vkm_tuning t = {.dispatch_ns = 1234.5};
+    t.exact[2] = 1;
     for (size_t i = 0; i < vkm_type_count; i++)
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) t.tiles[i][c] = (struct vkm_tile_cost){i == 4 ? 0 : 1 + (double)i + c / 10.0, i + 100.0};
     return t;
@@ -218,10 +238,10 @@ Test(record, refuses_what_is_well_made)
     size_t n = vkm_tuning_format(&key, &t, bytes);
     cr_expect_str_eq(vkm_tuning_parse(&other, bytes, n, &got), "it is of another device, driver or build");
     static const double bad[] = {-1, NAN, INFINITY, 1e13, -8e3};
-    static const uint32_t no_type = 9999, eight = 8, first_again = 0, too_many = 17;
+    static const uint32_t no_type = 9999, eight = 8, first_again = 0, too_many = 17, exact_two = 2 << 16 | VKM_TILE_CLASSES;
     const struct { size_t at; const void *value; size_t size; const char *what; } changes[] = {
         {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72 + 8, &bad[0], 8, "negative"}, {72 + 16, &bad[1], 8, "NaN"}, {72 + 120 + 8, &bad[2], 8, "infinite"},
-        {72 + 120 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &eight, 4, "eight classes"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
+        {72 + 120 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &eight, 4, "eight classes"}, {76, &exact_two, 4, "neither exact nor not"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
     for (size_t i = 0; i < VKM_COUNT(changes); i++) {
         const uint64_t zero = 0;
         n = vkm_tuning_format(&key, &t, bytes);

@@ -69,6 +69,7 @@ struct bed {
     struct vkm_region x, y;
     struct vkm_inputs inputs;
     uint32_t cols, tiles, rows, lists, perm, scale, args, words;   /* the last five: words */
+    const struct vkm_tuning *exact;        /* one that keeps int8dot away; NULL: as the device's caps are */
     struct vkm_build build;
 };
 
@@ -145,6 +146,12 @@ static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint
     return vkm_matmul_step(b, "moe_down", &d->w, sizes[c], &step, "tiles");
 }
 
+/* Whether small tiles of these weights are multiplied as integers unless a tuning says otherwise. */
+static bool has_int8(const struct tune *t, const struct vkm_type *type)
+{
+    return !t->shape.scalar_loads && vkm_kernel_tier(t->device, "moe_down", type->variant, VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT)) == VKM_TIER_INT8DOT;
+}
+
 static bool possible(const struct bed *d, uint32_t c) { return sizes[c] <= vkm_shape_tile_most(&d->t->shape); }
 
 /* One program of everything first: it compiles all kernels together, and makes x as int8 where kernels want it so, which later programs then find. */
@@ -176,7 +183,7 @@ static vkm_result time_tiles(struct bed *d, double ns[VKM_TILE_CLASSES])
         r = add_step(d, racers[n - 1].program, c, 0, d->tiles, 0);
         if (!r) r = vkm_program_finish(racers[n - 1].program, t->err);
     }
-    if (!r) r = tune_race(t->device, racers, n, ROUNDS_LEAST, ROUNDS_MOST, t->args->budget / 2, t->err);
+    if (!r) r = tune_race(t->device, racers, n, ROUNDS_LEAST, ROUNDS_MOST, t->args->budget / (has_int8(t, d->type) ? 4 : 2), t->err);
     for (uint32_t i = 0; i < n; i++) {
         if (!r) ns[class_of[i]] = racers[i].seconds * 1e9 / d->tiles / d->w.n_panels;
         vkm_program_destroy(racers[i].program);
@@ -212,15 +219,15 @@ static vkm_result measure(struct bed *d, double ns[VKM_TILE_CLASSES], bool dispa
     TRY(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, (uint64_t)d->words * 4, "workspace", &d->workspace, t->err));
     TRY(bench_weights_create(t->device, &d->plan, 1, 1, d->workspace, &d->weights, t->err));
     TRY(fill(d));
-    d->build = (struct vkm_build){.device = t->device, .workspace = d->workspace, .sets = d->weights.sets, .layer = -1, .err = t->err, .inputs = d->inputs, .shape = t->shape};
+    d->build = (struct vkm_build){.device = t->device, .workspace = d->workspace, .sets = d->weights.sets, .layer = -1, .err = t->err, .inputs = d->inputs, .shape = t->shape, .tuning = d->exact};
     TRY(prepare(d));
     TRY(time_tiles(d, ns));
     return dispatch ? time_dispatch(d) : VKM_OK;
 }
 
-static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, uint32_t cols, double ns[VKM_TILE_CLASSES], bool dispatch)
+static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, uint32_t cols, const struct vkm_tuning *exact, double ns[VKM_TILE_CLASSES], bool dispatch)
 {
-    struct bed d = {.t = t, .type = type, .cols = cols, .tiles = t->caps->type == VKM_TYPE_CPU ? TILES_CPU : TILES};
+    struct bed d = {.t = t, .type = type, .cols = cols, .exact = exact, .tiles = t->caps->type == VKM_TYPE_CPU ? TILES_CPU : TILES};
     for (lay_out(&d); (uint64_t)d.words * 4 > t->caps->storage_range && d.tiles > 2; lay_out(&d)) d.tiles /= 2;
     vkm_result r = measure(&d, ns, dispatch);
     bench_wipe();
@@ -231,17 +238,33 @@ static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, 
 }
 
 /* What narrow and wide matrices take tells what a tile takes for its columns, and what besides. */
-static vkm_result measure_type(struct tune *t, const struct vkm_type *type, bool dispatch)
+static vkm_result measure_form(struct tune *t, const struct vkm_type *type, const struct vkm_tuning *exact, bool dispatch, struct vkm_tile_cost tiles[VKM_TILE_CLASSES])
 {
     double wide[VKM_TILE_CLASSES] = {0}, narrow[VKM_TILE_CLASSES] = {0};
-    bench_say("%s", type->name);
-    TRY(measure_matrices(t, type, SIDE, wide, false));
-    TRY(measure_matrices(t, type, NARROW, narrow, dispatch));
+    TRY(measure_matrices(t, type, SIDE, exact, wide, false));
+    TRY(measure_matrices(t, type, NARROW, exact, narrow, dispatch));
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
         double block = (wide[c] - narrow[c]) / ((SIDE - NARROW) / 32), panel = wide[c] - block * (SIDE / 32);
         if (block <= 0) block = wide[c] / (SIDE / 32), panel = 0;       /* not measured, or noise: no column is free */
-        t->tuning.tiles[type - vkm_types][c] = (struct vkm_tile_cost){block, panel};
+        tiles[c] = (struct vkm_tile_cost){block, panel};
     }
+    return VKM_OK;
+}
+
+/* Where the caps have int8dot, with and without it: it has to be faster to be used. */
+static vkm_result measure_type(struct tune *t, const struct vkm_type *type, bool dispatch)
+{
+    size_t i = (size_t)(type - vkm_types);
+    struct vkm_tuning keep_away = {.dispatch_ns = 0};
+    struct vkm_tile_cost exact[VKM_TILE_CLASSES];
+    bench_say("%s", type->name);
+    TRY(measure_form(t, type, NULL, dispatch, t->tuning.tiles[i]));
+    if (!has_int8(t, type)) return VKM_OK;
+    bench_say("%s without int8dot", type->name);
+    keep_away.exact[i] = 1;
+    TRY(measure_form(t, type, &keep_away, false, exact));
+    t->tuning.exact[i] = vkm_tuning_prefers_exact(exact, t->tuning.tiles[i]);
+    if (t->tuning.exact[i]) memcpy(t->tuning.tiles[i], exact, sizeof exact);
     return VKM_OK;
 }
 
@@ -287,7 +310,7 @@ static void print_text(const struct tune *t, const char *path)
         printf("%-6s", vkm_types[i].name);
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
             if (cost(t, i, c) > 0) printf(c ? "   %11.4g %6.2f" : "  %11.4g", cost(t, i, c), cost(t, i, c) / cost(t, i, 0));
-        putchar('\n');
+        puts(t->tuning.exact[i] ? "   without int8dot" : "");
     }
     printf("\nA dispatch more: %.3g us\n\nTiles that experts' rows are cut into\n", t->tuning.dispatch_ns * 1e-3);
     for (size_t i = 0; i < vkm_type_count; i++)
@@ -316,6 +339,7 @@ static void print_json(const struct tune *t, const vkm_device_info *device, cons
         if (!t->types[i]) continue;
         json_open(j, NULL, '{', false);
         json_str(j, "type", vkm_types[i].variant);
+        if (has_int8(t, &vkm_types[i])) json_bool(j, "int8dot", !t->tuning.exact[i]);
         json_open(j, "tiles", '[', false);
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
             if (cost(t, i, c) <= 0) continue;

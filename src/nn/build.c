@@ -192,6 +192,7 @@ static enum vkm_tier matmul_tier(const struct vkm_build *b, const char *kernel, 
 {
     uint32_t able = takes_matrices(&b->shape, n_tile) ? VKM_TIERS_ALL : VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT);
     if (b->shape.scalar_loads) return VKM_TIER_SUBGROUP;
+    if (vkm_tuning_exact(b->tuning, w->type)) able &= ~VKM_TIER_BIT(VKM_TIER_INT8DOT);
     return vkm_kernel_tier(b->device, kernel, w->type->variant, able);
 }
 

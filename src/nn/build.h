@@ -56,7 +56,7 @@ struct vkm_inputs { struct vkm_region form[VKM_FORMS]; };
 struct vkm_build {
     vkm_device *device;
     struct vkm_shape shape;
-    const struct vkm_tuning *tuning;         /* chooses tiles where it has the weights' types, instead of shape.tile_from; NULL: none. No bits depend on it but those of cooperative matrices */
+    const struct vkm_tuning *tuning;         /* chooses tiles where it has the weights' types, instead of shape.tile_from, and whether int8dot is used; NULL: none. No bits depend on it but those of these and of cooperative matrices */
     vkm_program *program;
     vkm_buffer *workspace;
     vkm_bindings *const *sets;

@@ -27,6 +27,29 @@ static uint32_t type_index(const struct vkm_type *type)
     return (uint32_t)(type - vkm_types);
 }
 
+bool vkm_tuning_exact(const struct vkm_tuning *t, const struct vkm_type *type) { return t && t->exact[type_index(type)]; }
+
+#define WIDE 32                      /* blocks of columns */
+/* Of wide matrices: one row alone, as when a token is generated, and the least for a row of many. */
+static void rates(const struct vkm_tile_cost tiles[VKM_TILE_CLASSES], double *one, double *many)
+{
+    *one = 0, *many = INFINITY;
+    for (uint32_t c = VKM_TILE_CLASSES; c-- > 0;) {
+        if (tiles[c].block_ns <= 0) continue;
+        double ns = tiles[c].block_ns * WIDE + tiles[c].panel_ns;
+        *one = c ? 0 : ns, *many = fmin(*many, ns / sizes[c]);
+    }
+}
+
+#define INT8_EARN 0.95               /* exact products are worth a twentieth of the time */
+bool vkm_tuning_prefers_exact(const struct vkm_tile_cost exact[VKM_TILE_CLASSES], const struct vkm_tile_cost int8[VKM_TILE_CLASSES])
+{
+    double one, many, one8, many8;
+    rates(exact, &one, &many);
+    rates(int8, &one8, &many8);
+    return one > 0 && one8 > 0 && one8 * many8 > one * many * INT8_EARN * INT8_EARN;       /* by the geometric mean of the two */
+}
+
 /* Of a tile of class c with all the weights; 0: not measured */
 static double tile_cost(const struct vkm_tuning *t, const struct vkm_weight *const *weights, uint32_t n, uint32_t c)
 {
@@ -130,7 +153,7 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
 
 /* ---------------------------------------------------------------- the file */
 
-#define VERSION 2
+#define VERSION 3
 
 struct header {
     char magic[8];
@@ -139,7 +162,7 @@ struct header {
     uint64_t hash;                   /* of all bytes, taken with 0 here */
     double dispatch_ns;
 };
-struct entry { uint32_t type, n_classes; struct vkm_tile_cost tiles[VKM_TILE_CLASSES]; };
+struct entry { uint32_t type; uint16_t n_classes, exact; struct vkm_tile_cost tiles[VKM_TILE_CLASSES]; };
 _Static_assert(sizeof(struct vkm_tuning_key) == 40 && sizeof(struct header) == 72 && sizeof(struct entry) == 8 + 16 * VKM_TILE_CLASSES, "no padding");
 _Static_assert(sizeof(struct header) + VKM_TUNING_TYPES * sizeof(struct entry) <= VKM_TUNING_BYTES_MAX, "room for all types");
 
@@ -164,7 +187,7 @@ size_t vkm_tuning_format(const struct vkm_tuning_key *key, const struct vkm_tuni
     size_t n = sizeof h;
     memcpy(h.magic, magic, sizeof magic);
     for (size_t i = 0; i < vkm_type_count; i++) {
-        struct entry e = {.type = vkm_types[i].id, .n_classes = VKM_TILE_CLASSES};
+        struct entry e = {.type = vkm_types[i].id, .n_classes = VKM_TILE_CLASSES, .exact = t->exact[i]};
         memcpy(e.tiles, t->tiles[i], sizeof e.tiles);
         memcpy(bytes + n, &e, sizeof e);
         n += sizeof e;
@@ -203,11 +226,12 @@ const char *vkm_tuning_parse(const struct vkm_tuning_key *key, const void *bytes
         struct entry e;
         memcpy(&e, at + sizeof h + i * sizeof e, sizeof e);
         const struct vkm_type *type = vkm_type_find(e.type);
-        if (!type || e.n_classes != VKM_TILE_CLASSES || seen >> type_index(type) & 1) return "its content is damaged";
+        if (!type || e.n_classes != VKM_TILE_CLASSES || e.exact > 1 || seen >> type_index(type) & 1) return "its content is damaged";
         seen |= 1u << type_index(type);
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
             if (!is_cost(&e.tiles[c])) return "its content is damaged";
         memcpy(t.tiles[type_index(type)], e.tiles, sizeof e.tiles);
+        t.exact[type_index(type)] = (uint8_t)e.exact;
     }
     *tuning = t;
     return NULL;

@@ -12,7 +12,12 @@ struct vkm_tile_cost { double block_ns, panel_ns; };
 struct vkm_tuning {
     double dispatch_ns;                                                /* what one dispatch more costs */
     struct vkm_tile_cost tiles[VKM_TUNING_TYPES][VKM_TILE_CLASSES];    /* types by place in vkm_types */
+    uint8_t exact[VKM_TUNING_TYPES];                                   /* 1: products of integers (int8dot) bring nothing and are not used; of all tokens or of none, for a token's bits do not depend on the batch */
 };
+/* Whether matrices of a type are to be multiplied without int8dot. tuning may be NULL: no. */
+bool vkm_tuning_exact(const struct vkm_tuning *tuning, const struct vkm_type *type);
+/* What to say of `exact`, by the costs of tiles in both forms: of one row, and of the rows that the best size takes. */
+bool vkm_tuning_prefers_exact(const struct vkm_tile_cost exact[VKM_TILE_CLASSES], const struct vkm_tile_cost int8[VKM_TILE_CLASSES]);
 
 /* Chooses tile_from (shaders/abi.h) of least expected time for `n_weights` matmuls that share their tiles, such as gate|up and down of a layer: each of n tokens chooses n_used of
  * n_expert experts, all alike likely, so an expert's rows are binomial (n_expert 1: a dense matmul of n rows). Of every set of classes up to most_tile rows that was measured for all the
