@@ -26,8 +26,8 @@ const struct command commands[] = {
      "  vkmoe info --kernels --device 0 --caps baseline\n", info_command, 0, 0},
     {"tune", CMD_TUNE, "[--type T,..] [options]", "measure which kernels are the fastest on this device",
      "The rows of a matrix multiplication are cut into tiles of 1, 4, 8 or 16 (with cooperative matrices up to 128); which of them pay depends on device, driver and type of weights.\n"
-     "Measures what a tile of each size costs, and a dispatch, and keeps that for this device, driver, build and --caps in $XDG_CACHE_HOME/vkmoe; run, logits and bench model then go by it.\n"
-     "Texts and logits stay the same, bit for bit (but with --caps coopmat). Ctrl-C leaves what was known before.\n",
+     "Measures what a tile of each size costs, a dispatch, and (with --caps int8dot) whether products of integers are faster; keeps that for this device, driver, build and --caps in $XDG_CACHE_HOME/vkmoe; run, logits and bench model then go by it.\n"
+     "Texts and logits stay the same, bit for bit (but with --caps coopmat or int8dot). Ctrl-C leaves what was known before.\n",
      "  vkmoe tune\n"
      "  vkmoe tune --type q4_k,q6_k --caps fp16\n"
      "  vkmoe tune --check 50 --json\n", tune_command, 0, 0},
