@@ -259,33 +259,38 @@ uint32_t vkm_tile_rows(uint32_t n)
     return tile_sizes[i];
 }
 
+/* limit: rows of the largest tile that may be. */
+static void cut_rows(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t limit, uint8_t tile_from[VKM_TILE_CLASSES])
+{
+    struct vkm_shape s = b->shape;
+    bool matrices = s.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN;
+    if (matrices)                                              /* their smallest tiles for fewer rows too */
+        for (uint32_t c = 0; tile_sizes[c] <= VKM_COOPMAT_ROWS; c++) s.tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;
+    if (limit < vkm_shape_tile_rows(&s)) vkm_shape_tiles(&s, limit);
+    memcpy(tile_from, s.tile_from, sizeof s.tile_from);
+    /* What tiles were measured to cost is of a device that is full: with few rows one tile of matrices may be all that a part of it has to do for long. */
+    uint32_t most = s.matrix.m && !matrices ? VKM_COOPMAT_ROWS / 2 : vkm_shape_tile_most(&s);
+    if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, most < limit ? most : limit, tile_from);
+}
+
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
 {
-    memcpy(tile_from, b->shape.tile_from, sizeof b->shape.tile_from);
-    bool matrices = b->shape.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN;
-    if (matrices)                                              /* their smallest tiles for fewer rows too */
-        for (uint32_t c = 0; tile_sizes[c] <= VKM_COOPMAT_ROWS; c++) tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;
-    /* What tiles were measured to cost is of a device that is full: with few rows one tile of matrices may be all that a part of it has to do for long. */
-    uint32_t most = b->shape.matrix.m && !matrices ? VKM_COOPMAT_ROWS / 2 : vkm_shape_tile_most(&b->shape);
-    if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, most, tile_from);
+    cut_rows(b, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), tile_from);
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
-/* On a GPU no larger tiles than what gives all its lanes something to do. */
-static void limit_tiles(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES])
+/* On a GPU no larger tiles of a dense matrix than what gives all its lanes something to do. */
+static uint32_t tile_limit(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
-    struct vkm_shape s = b->shape;
-    uint32_t most = tile_sizes[vkm_tile_class(tile_from, VKM_TILE_NEVER)], limit = most;
-    uint64_t lanes = (uint64_t)vkm_matmul_groups(&s, w, 1) * s.lanes * vkm_shape_splits(&s, w);
-    if (s.splits == 1) return;
-    for (; limit > 4; limit /= 2) {
-        bool matrices = takes_matrices(&s, limit);
-        if (vkm_div_up(n, limit) * (matrices ? (uint64_t)vkm_matmul_groups(&s, w, limit) * s.matrix_subgroups * s.matrix_lanes : lanes) >= (matrices ? MATRIX_FILL : FILL)) break;
+    const struct vkm_shape *s = &b->shape;
+    uint32_t limit = vkm_shape_tile_most(s);
+    uint64_t lanes = (uint64_t)vkm_matmul_groups(s, w, 1) * s->lanes * vkm_shape_splits(s, w);
+    for (; s->splits > 1 && limit > 4; limit /= 2) {
+        bool matrices = takes_matrices(s, limit);
+        if (vkm_div_up(n, limit) * (matrices ? (uint64_t)vkm_matmul_groups(s, w, limit) * s->matrix_subgroups * s->matrix_lanes : lanes) >= (matrices ? MATRIX_FILL : FILL)) break;
     }
-    if (limit == most) return;
-    vkm_shape_tiles(&s, limit);
-    memcpy(tile_from, s.tile_from, sizeof s.tile_from);
+    return limit;
 }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
@@ -294,8 +299,7 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
     vkm_matmul_push(b, w, &push);
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
     uint8_t tile_from[VKM_TILE_CLASSES];
-    vkm_build_tiles(b, &w, 1, n, 1, 1, tile_from);
-    limit_tiles(b, w, n, tile_from);
+    cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
         uint32_t left = n - first, c = vkm_tile_class(tile_from, left), size = tile_sizes[c];
         uint32_t tiles = (left - tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
