@@ -224,6 +224,8 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->memory_budget = OFFERED(NEVER_CORE, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     (void)OFFERED(NEVER_CORE, "VK_KHR_portability_subset");   /* where offered it must be enabled */
     caps->pipeline_statistics = OFFERED(NEVER_CORE, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+    o->global_priority = offered(extensions, n, VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME) ? VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME
+                       : offered(extensions, n, VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME) ? VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME : NULL;
     free(extensions);
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};

@@ -57,9 +57,11 @@ void vkm_logf(const vkm_device *device, vkm_log_level level, const char *fmt, ..
 
 void vkm_object_name(vkm_device *device, VkObjectType type, uint64_t handle, const char *name)
 {
+    char full[192];
     if (!device->vk.vkSetDebugUtilsObjectNameEXT) return;
+    vkm_textf(&(vkm_text){full, sizeof full, 0}, "vkmoe %s", name);   /* on an imported device there are others' objects */
     device->vk.vkSetDebugUtilsObjectNameEXT(device->handle, &(VkDebugUtilsObjectNameInfoEXT){
-        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT, .objectType = type, .objectHandle = handle, .pObjectName = name});
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT, .objectType = type, .objectHandle = handle, .pObjectName = full});
 }
 
 /* ------------------------------------------------ listing and choosing */
@@ -242,11 +244,19 @@ static vkm_result borrow_device(vkm_device *device, const vkm_device_params *par
     vkm_import import;
     vkm_result r = copy_import(params->import, &import, err);
     if (r) return r;
-    if (params->select || params->validation) return vkm_fail(err, VKM_ERR_ARGUMENT, "an import is a device that is chosen already: no %s beside it", params->select ? "select" : "validation");
+    const char *beside = params->select ? "select" : params->validation ? "validation" : params->priority ? "priority" : NULL;
+    if (beside) return vkm_fail(err, VKM_ERR_ARGUMENT, "an import is a device that is made already: no %s beside it", beside);
     if (!import.device || !import.queue) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import has no %s", import.device ? "queue" : "device");
+    if (import.memory) {
+        if (!import.memory->struct_size) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import's memory->struct_size is 0");
+        memcpy(&device->hooks, import.memory, import.memory->struct_size < sizeof device->hooks ? import.memory->struct_size : sizeof device->hooks);
+        if (!device->hooks.allocate || !device->hooks.release) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import's memory has no %s", device->hooks.allocate ? "release" : "allocate");
+    }
     if ((r = vkm_instance_borrow(&device->instance, &import, err))) return r;
     vkm_offer_fill(&device->instance, import.physical_device, &import, &device->offer);
     if (device->offer.unusable_why[0]) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "%s %s", device->offer.caps.device_name, device->offer.unusable_why);
+    struct vkm_caps clamped = device->offer.caps;      /* a wrong string is told before there is a handle, which wants functions to be destroyed with */
+    if ((r = vkm_caps_clamp(&clamped, params->caps, err))) return r;
     device->borrowed = true;
     device->handle = import.device;
     device->queue = import.queue;
@@ -256,9 +266,32 @@ static vkm_result borrow_device(vkm_device *device, const vkm_device_params *par
         device->pipeline_cache = (VkPipelineCache)import.pipeline_cache;
         free(device->cache_path);
         device->cache_path = NULL;
+        device->cache_data = NULL;
     }
     device->lock = import.lock, device->unlock = import.unlock, device->lock_user = import.lock_user;
     return VKM_OK;
+}
+
+/* One queue, whose priority among the device's own says nothing: what counts is that among programs. */
+static VkResult open_handle(vkm_device *device, bool low)
+{
+    struct vkm_features features;
+    const char *extensions[VKM_EXTENSIONS_MAX + 1];
+    uint32_t n = device->offer.n_extensions;
+    vkm_features_fill(&device->offer, &features);
+    memcpy(extensions, device->offer.extensions, n * sizeof *extensions);
+    if (low) extensions[n++] = device->offer.global_priority;
+    const VkDeviceQueueGlobalPriorityCreateInfoKHR priority = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR, .globalPriority = VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR};
+    VkResult r = device->instance.vkCreateDevice(device->offer.physical, &(VkDeviceCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+        .pNext = &features.base,
+        .queueCreateInfoCount = 1,
+        .pQueueCreateInfos = &(VkDeviceQueueCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .pNext = low ? &priority : NULL, .queueFamilyIndex = device->offer.queue_family, .queueCount = 1, .pQueuePriorities = &(float){1}},
+        .enabledExtensionCount = n, .ppEnabledExtensionNames = extensions,
+    }, NULL, &device->handle);
+    if (r != VK_SUCCESS) device->handle = VK_NULL_HANDLE;
+    return r;
 }
 
 static vkm_result make_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
@@ -276,21 +309,11 @@ static vkm_result make_device(vkm_device *device, const vkm_device_params *param
 
     struct vkm_caps clamped = device->offer.caps;      /* a wrong string is told before a device is opened */
     if ((r = vkm_caps_clamp(&clamped, params->caps, err))) return r;
-    struct vkm_features features;
-    vkm_features_fill(&device->offer, &features);
-    VkResult vr = device->instance.vkCreateDevice(device->offer.physical, &(VkDeviceCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-        .pNext = &features.base,
-        .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &(VkDeviceQueueCreateInfo){
-            .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueFamilyIndex = device->offer.queue_family, .queueCount = 1, .pQueuePriorities = &(float){1}},
-        .enabledExtensionCount = device->offer.n_extensions, .ppEnabledExtensionNames = device->offer.extensions,
-    }, NULL, &device->handle);
-    if (vr != VK_SUCCESS) {
-        device->handle = VK_NULL_HANDLE;
-        return vkm_fail_vk(NULL, err, vr, "opening %s", device->offer.caps.device_name);
-    }
-    return VKM_OK;
+    bool low = params->priority == VKM_PRIORITY_LOW && device->offer.global_priority;
+    VkResult vr = open_handle(device, low);
+    if (low && vr == VK_ERROR_NOT_PERMITTED_KHR) low = false, vr = open_handle(device, false);
+    if (params->priority == VKM_PRIORITY_LOW && !low) vkm_logf(device, VKM_LOG_INFO, "%s: the driver has no low priority", device->offer.caps.device_name);
+    return vr == VK_SUCCESS ? VKM_OK : vkm_fail_vk(NULL, err, vr, "opening %s", device->offer.caps.device_name);
 }
 
 static vkm_result open_device(vkm_device *device, const vkm_device_params *params, vkm_error *err)
@@ -321,14 +344,18 @@ vkm_result vkm_device_create(const vkm_device_params *params, vkm_device **out, 
     device->log = p.log;
     device->log_user = p.log_user;
     device->speed = 1;
-    vkm_result r = VKM_OK;
-    if (p.cache_path) {
+    device->cache_data = p.cache_data;
+    device->cache_bytes = p.cache_bytes;
+    vkm_result r = p.cache_path && p.cache_data ? vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_device_create: cache_path and cache_data are both set") : VKM_OK;
+    if (!r && (uint32_t)p.priority > VKM_PRIORITY_LOW) r = vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_device_create: there is no priority %d", (int)p.priority);
+    if (!r && p.cache_path) {
         size_t n = strlen(p.cache_path) + 1;
         device->cache_path = malloc(n);
         if (device->cache_path) memcpy(device->cache_path, p.cache_path, n);
         else r = vkm_fail(err, VKM_ERR_HOST_MEMORY, "making a device");
     }
     if (!r) r = open_device(device, &p, err);
+    device->cache_data = NULL;                 /* was borrowed */
     if (r) {
         vkm_device_destroy(device);
         return r;

@@ -111,6 +111,7 @@ struct vkm_offer {
     uint64_t atom;                             /* nonCoherentAtomSize */
     VkPhysicalDeviceMemoryProperties memory;
     uint32_t largest_heap;                     /* index of the largest device-local heap */
+    const char *global_priority;               /* the extension for it, or NULL: enabled only where it is asked for */
     uint32_t n_extensions;                     /* device extensions to enable */
     const char *extensions[VKM_EXTENSIONS_MAX];
 };
@@ -134,6 +135,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *featu
 /* ------------------------------------------------ the device */
 
 #define VKM_TRANSIENTS 16
+#define VKM_WAITS 8
 
 struct vkm_transient { VkCommandBuffer commands; uint64_t ticket; };
 
@@ -155,6 +157,7 @@ struct vkm_device {
     /* memory.c */
     uint64_t heap_limit;                       /* the caps clamp heap=; UINT64_MAX without */
     uint64_t allocated[VK_MAX_MEMORY_HEAPS];
+    vkm_memory_hooks hooks;                    /* of an import; allocate NULL: vkAllocateMemory */
 
     /* queue.c: one queue, one timeline */
     VkQueue queue;
@@ -162,6 +165,7 @@ struct vkm_device {
     void *lock_user;
     VkSemaphore timeline;
     uint64_t submitted, completed;             /* last value that will be signalled, last value seen */
+    struct { VkSemaphore semaphores[VKM_WAITS]; uint64_t values[VKM_WAITS]; uint32_t n; } waits;   /* of the caller's, for the next submission */
     char last_program[64];                     /* submitted last, for errors */
     VkCommandPool pool;
     struct vkm_transient transients[VKM_TRANSIENTS];
@@ -175,6 +179,8 @@ struct vkm_device {
     VkPipelineLayout pipeline_layout;
     VkPipelineCache pipeline_cache;
     char *cache_path;
+    const void *cache_data;                    /* the caller's, while the device is made */
+    size_t cache_bytes;
     bool statistics;                           /* pipelines keep what the driver's compiler says of them */
     bool cache_dirty;                          /* pipelines were made that the file does not have */
     struct vkm_kernel **kernels;               /* open addressing, n_kernel_slots a power of two */
@@ -216,8 +222,8 @@ uint64_t vkm_now_ns(void);
 struct vkm_buffer {
     vkm_device *device;
     VkBuffer handle;
-    VkDeviceMemory memory;
-    uint64_t bytes, allocated;
+    vkm_memory memory;                         /* all of an allocation, or a part of somebody's */
+    uint64_t bytes, allocated;                 /* allocated 0: it has no memory */
     uint32_t heap;
     bool coherent;
     void *map;
@@ -226,8 +232,8 @@ struct vkm_buffer {
 
 /* ------------------------------------------------ cache.c */
 
-void vkm_cache_load(vkm_device *device, void **data, size_t *bytes);                 /* *data NULL when there is no usable file; malloc'd */
-vkm_result vkm_cache_save(vkm_device *device, const void *data, size_t bytes, vkm_error *err);
+/* What cache_path or cache_data have for the driver; *data NULL when that is nothing usable; malloc'd. */
+void vkm_cache_load(vkm_device *device, void **data, size_t *bytes);
 
 /* ------------------------------------------------ kernel.c */
 

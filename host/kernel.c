@@ -25,7 +25,7 @@ vkm_result vkm_kernels_create(vkm_device *device, vkm_error *err)
         }, device->allocator, &device->pipeline_layout);
     void *data = NULL;
     size_t bytes = 0;
-    if (device->cache_path) vkm_cache_load(device, &data, &bytes);
+    if (r == VK_SUCCESS) vkm_cache_load(device, &data, &bytes);
     if (r == VK_SUCCESS && !device->borrowed_cache)
         r = device->vk.vkCreatePipelineCache(device->handle, &(VkPipelineCacheCreateInfo){
             .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = bytes, .pInitialData = data}, device->allocator, &device->pipeline_cache);
@@ -47,22 +47,6 @@ void vkm_kernels_destroy(vkm_device *device)
     if (!device->borrowed_cache) device->vk.vkDestroyPipelineCache(device->handle, device->pipeline_cache, device->allocator);
     device->vk.vkDestroyPipelineLayout(device->handle, device->pipeline_layout, device->allocator);
     device->vk.vkDestroyDescriptorSetLayout(device->handle, device->set_layout, device->allocator);
-}
-
-vkm_result vkm_kernels_save_cache(vkm_device *device, vkm_error *err)
-{
-    vkm_result alive = vkm_device_alive(device, err);
-    if (alive) return alive;
-    if (!device->cache_path) return vkm_fail(err, VKM_ERR_ARGUMENT, "saving the pipeline cache: the device was made without cache_path");
-    size_t bytes = 0;
-    VkResult r = device->vk.vkGetPipelineCacheData(device->handle, device->pipeline_cache, &bytes, NULL);
-    void *data = r == VK_SUCCESS ? malloc(bytes ? bytes : 1) : NULL;
-    if (r == VK_SUCCESS && !data) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "saving the pipeline cache");
-    if (r == VK_SUCCESS) r = device->vk.vkGetPipelineCacheData(device->handle, device->pipeline_cache, &bytes, data);
-    vkm_result result = r == VK_SUCCESS ? vkm_cache_save(device, data, bytes, err) : vkm_fail_vk(device, err, r, "reading the pipeline cache");
-    free(data);
-    if (!result) device->cache_dirty = false;
-    return result;
 }
 
 /* ------------------------------------------------ kernels */

@@ -1,4 +1,4 @@
-/* Buffers, each with its own allocation, from the first memory type that has room. */
+/* Buffers, each with an allocation of its own from the first memory type that has room, or with what the import's hooks give. */
 #include "internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,17 +18,14 @@ static const struct preference device_memory[] = {{LOCAL, VISIBLE}, {LOCAL, 0}, 
 static const struct preference unified_memory[] = {{LOCAL | VISIBLE | COHERENT, 0}, {VISIBLE | COHERENT, 0}, {LOCAL, 0}};
 static const struct preference readback_memory[] = {{VISIBLE | COHERENT | CACHED, LOCAL}, {VISIBLE | COHERENT | CACHED, 0}, {VISIBLE | CACHED, 0}, {VISIBLE | COHERENT, 0}};
 
-static uint32_t order_types(const VkPhysicalDeviceMemoryProperties *memory, uint32_t allowed, const struct preference *wanted, size_t n_wanted, uint32_t *order)
+static uint32_t types_like(const VkPhysicalDeviceMemoryProperties *memory, uint32_t allowed, const struct preference *p)
 {
-    uint32_t n = 0;
-    for (size_t w = 0; w < n_wanted; w++)
-        for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
-            VkMemoryPropertyFlags flags = memory->memoryTypes[i].propertyFlags;
-            if (!(allowed >> i & 1) || (flags & NEVER) || (flags & wanted[w].with) != wanted[w].with || (flags & wanted[w].without)) continue;
-            allowed &= ~(1u << i);
-            order[n++] = i;
-        }
-    return n;
+    uint32_t types = 0;
+    for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
+        VkMemoryPropertyFlags flags = memory->memoryTypes[i].propertyFlags;
+        if ((allowed >> i & 1) && !(flags & NEVER) && (flags & p->with) == p->with && !(flags & p->without)) types |= 1u << i;
+    }
+    return types;
 }
 
 uint64_t vkm_device_allocated(const vkm_device *device)
@@ -43,7 +40,10 @@ uint64_t vkm_device_budget(const vkm_device *device)
     uint32_t heap = device->offer.largest_heap;
     uint64_t size = device->caps.heap_bytes, used = device->allocated[heap];
     uint64_t left = size > used ? size - used : 0;
-    if (device->caps.memory_budget) {
+    if (device->hooks.available) {
+        uint64_t other = device->hooks.available(device->hooks.user);
+        if (other < left) left = other;
+    } else if (device->caps.memory_budget) {
         VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
         device->instance.vkGetPhysicalDeviceMemoryProperties2(device->offer.physical,
             &(VkPhysicalDeviceMemoryProperties2){.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, .pNext = &budget});
@@ -53,25 +53,78 @@ uint64_t vkm_device_budget(const vkm_device *device)
     return left;
 }
 
-/* Tries the types in order. VK_ERROR_OUT_OF_DEVICE_MEMORY when none has room: heap= is about what kernels use, wherever that ends up, and about the device's memory. */
-static VkResult allocate(vkm_device *device, vkm_buffer *buffer, enum vkm_buffer_kind kind, const VkMemoryRequirements *needs, const uint32_t *order, uint32_t n, uint32_t *type)
+/* heap= is about what kernels use, wherever that ends up, and about the device's memory. */
+static bool has_room(const vkm_device *device, enum vkm_buffer_kind kind, uint32_t type, uint64_t bytes)
 {
-    VkResult r = VK_ERROR_OUT_OF_DEVICE_MEMORY;
-    for (uint32_t i = 0; i < n && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++) {
-        uint32_t heap = device->offer.memory.memoryTypes[order[i]].heapIndex;
-        bool limited = kind != VKM_BUFFER_READBACK || device->offer.memory.memoryHeaps[heap].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT;
-        if (limited && (device->allocated[heap] > device->heap_limit || needs->size > device->heap_limit - device->allocated[heap])) continue;
-        r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
-            .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
-            .pNext = device->caps.scalar_loads ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
-            .allocationSize = needs->size, .memoryTypeIndex = order[i]}, device->allocator, &buffer->memory);
-        if (r != VK_SUCCESS) continue;
-        buffer->heap = heap;
-        buffer->allocated = needs->size;
-        device->allocated[heap] += needs->size;
-        *type = order[i];
-    }
+    uint32_t heap = device->offer.memory.memoryTypes[type].heapIndex;
+    bool limited = kind != VKM_BUFFER_READBACK || device->offer.memory.memoryHeaps[heap].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT;
+    return !limited || (device->allocated[heap] <= device->heap_limit && bytes <= device->heap_limit - device->allocated[heap]);
+}
+
+static VkResult allocate_whole(vkm_device *device, const VkMemoryRequirements *needs, uint32_t type, bool map, vkm_memory *memory)
+{
+    VkDeviceMemory handle;
+    VkResult r = device->vk.vkAllocateMemory(device->handle, &(VkMemoryAllocateInfo){
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = device->caps.scalar_loads ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
+        .allocationSize = needs->size, .memoryTypeIndex = type}, device->allocator, &handle);
+    void *at = NULL;
+    if (r == VK_SUCCESS && map && (r = device->vk.vkMapMemory(device->handle, handle, 0, VK_WHOLE_SIZE, 0, &at)) != VK_SUCCESS) device->vk.vkFreeMemory(device->handle, handle, device->allocator);
+    if (r == VK_SUCCESS) *memory = (vkm_memory){.memory = (uint64_t)handle, .type = type, .map = at};
     return r;
+}
+
+static void free_memory(vkm_device *device, const vkm_memory *memory)
+{
+    if (device->hooks.allocate) device->hooks.release(device->hooks.user, memory);
+    else device->vk.vkFreeMemory(device->handle, (VkDeviceMemory)memory->memory, device->allocator);   /* unmaps too */
+}
+
+/* VKM_OK, or what is wrong with what the caller's hook gave, which is then released. */
+static vkm_result check_given(vkm_device *device, const vkm_memory_request *request, const vkm_memory *m, vkm_error *err)
+{
+    const char *why = !m->memory ? "no memory" : m->type >= 32 || !(request->types >> m->type & 1) ? "memory of a type that was not asked for"
+                    : m->offset % request->alignment ? "memory at an offset that is not aligned" : request->map && !m->map ? "memory that is not mapped" : NULL;
+    if (!why) return VKM_OK;
+    if (m->memory) free_memory(device, m);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "the import's hook gave buffer %s %s", request->name, why);
+}
+
+/* Memory of the best preference that has room. */
+static vkm_result allocate(vkm_buffer *b, enum vkm_buffer_kind kind, const VkMemoryRequirements *needs, const struct preference *wanted, size_t n, vkm_error *err)
+{
+    vkm_device *device = b->device;
+    const VkPhysicalDeviceMemoryProperties *memory = &device->offer.memory;
+    uint32_t allowed = needs->memoryTypeBits;
+    VkResult r = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    vkm_memory got = {0};
+    bool map = false;
+    for (size_t w = 0; w < n && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; w++) {
+        uint32_t types = types_like(memory, allowed, &wanted[w]);
+        map = kind == VKM_BUFFER_READBACK || (device->caps.unified_memory && wanted[w].with & COHERENT);
+        allowed &= ~types;
+        for (uint32_t i = 0; i < memory->memoryTypeCount; i++)
+            if ((types >> i & 1) && !has_room(device, kind, i, needs->size)) types &= ~(1u << i);
+        if (types && device->hooks.allocate) {
+            const vkm_memory_request request = {.size = needs->size, .alignment = needs->alignment, .types = types, .flags = wanted[w].with, .avoid = wanted[w].without, .map = map,
+                                                .device_address = device->caps.scalar_loads, .name = b->name};
+            r = device->hooks.allocate(device->hooks.user, &request, &got);
+            vkm_result given = r == VK_SUCCESS ? check_given(device, &request, &got, err) : VKM_OK;
+            if (given) return given;
+        } else for (uint32_t i = 0; i < memory->memoryTypeCount && r == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++)
+            if (types >> i & 1) r = allocate_whole(device, needs, i, map, &got);
+    }
+    if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "%s has no room for buffer %s of %llu bytes (budget %llu, allocated %llu)", device->caps.device_name,
+                        b->name, (unsigned long long)needs->size, (unsigned long long)vkm_device_budget(device), (unsigned long long)vkm_device_allocated(device));
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "allocating buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
+    b->memory = got;
+    b->map = map ? got.map : NULL;             /* allocators may have blocks mapped that nobody asked to */
+    b->coherent = memory->memoryTypes[got.type].propertyFlags & COHERENT;
+    b->heap = memory->memoryTypes[got.type].heapIndex;
+    b->allocated = needs->size;
+    device->allocated[b->heap] += needs->size;
+    return VKM_OK;
 }
 
 static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_error *err)
@@ -87,22 +140,16 @@ static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_erro
     VkMemoryRequirements needs;
     device->vk.vkGetBufferMemoryRequirements(device->handle, b->handle, &needs);
     bool readback = kind == VKM_BUFFER_READBACK, unified = device->caps.unified_memory;
-    if (readback) needs.size = vkm_align(needs.size, device->offer.atom);   /* flushes are of whole atoms */
-
-    uint32_t order[VK_MAX_MEMORY_TYPES], type = 0;
-    uint32_t n = readback ? order_types(&device->offer.memory, needs.memoryTypeBits, readback_memory, VKM_COUNT(readback_memory), order)
-               : unified  ? order_types(&device->offer.memory, needs.memoryTypeBits, unified_memory, VKM_COUNT(unified_memory), order)
-                          : order_types(&device->offer.memory, needs.memoryTypeBits, device_memory, VKM_COUNT(device_memory), order);
-    r = allocate(device, b, kind, &needs, order, n, &type);
-    if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
-        return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "%s has no room for buffer %s of %llu bytes (budget %llu, allocated %llu)", device->caps.device_name,
-                        b->name, (unsigned long long)needs.size, (unsigned long long)vkm_device_budget(device), (unsigned long long)vkm_device_allocated(device));
-    if (r == VK_SUCCESS) r = device->vk.vkBindBufferMemory(device->handle, b->handle, b->memory, 0);
-    VkMemoryPropertyFlags flags = device->offer.memory.memoryTypes[type].propertyFlags;
-    b->coherent = flags & COHERENT;
-    if (r == VK_SUCCESS && (readback || (unified && b->coherent)) && (flags & VISIBLE))
-        r = device->vk.vkMapMemory(device->handle, b->memory, 0, VK_WHOLE_SIZE, 0, &b->map);
-    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "allocating buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
+    if (readback || unified) {   /* flushes are of whole atoms, and one must not hold anybody else's bytes */
+        needs.size = vkm_align(needs.size, device->offer.atom);
+        if (needs.alignment < device->offer.atom) needs.alignment = device->offer.atom;   /* both are powers of two */
+    }
+    vkm_result given = readback ? allocate(b, kind, &needs, readback_memory, VKM_COUNT(readback_memory), err)
+                     : unified  ? allocate(b, kind, &needs, unified_memory, VKM_COUNT(unified_memory), err)
+                                : allocate(b, kind, &needs, device_memory, VKM_COUNT(device_memory), err);
+    if (given) return given;
+    r = device->vk.vkBindBufferMemory(device->handle, b->handle, (VkDeviceMemory)b->memory.memory, b->memory.offset);
+    if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "binding buffer %s of %llu bytes to its memory", b->name, (unsigned long long)b->bytes);
     vkm_object_name(device, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->handle, b->name);
     return VKM_OK;
 }
@@ -132,9 +179,9 @@ void vkm_buffer_destroy(vkm_buffer *b)
 {
     if (!b) return;
     vkm_device *device = b->device;
-    if (b->memory) vkm_queue_idle(device, NULL);
+    if (b->allocated) vkm_queue_idle(device, NULL);
     device->vk.vkDestroyBuffer(device->handle, b->handle, device->allocator);
-    device->vk.vkFreeMemory(device->handle, b->memory, device->allocator);   /* unmaps too */
+    if (b->allocated) free_memory(device, &b->memory);
     device->allocated[b->heap] -= b->allocated;
     free(b);
 }
@@ -149,12 +196,11 @@ uint64_t vkm_buffer_address(const vkm_buffer *b)
 
 void *vkm_buffer_map(vkm_buffer *buffer) { return buffer->map; }
 
-/* [offset, offset + bytes) in whole atoms; the allocation is a multiple of them. */
+/* [offset, offset + bytes) in whole atoms: what was allocated begins and ends with one. */
 static VkMappedMemoryRange atoms(const vkm_buffer *b, uint64_t offset, uint64_t bytes)
 {
     uint64_t atom = b->device->offer.atom, begin = offset / atom * atom, end = vkm_align(offset + bytes, atom);
-    return (VkMappedMemoryRange){.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = b->memory, .offset = begin,
-                                 .size = end < b->allocated ? end - begin : VK_WHOLE_SIZE};
+    return (VkMappedMemoryRange){.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = (VkDeviceMemory)b->memory.memory, .offset = b->memory.offset + begin, .size = end - begin};
 }
 
 static vkm_result check_mapped(const vkm_buffer *b, uint64_t offset, uint64_t bytes, vkm_error *err)

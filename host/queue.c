@@ -49,7 +49,11 @@ vkm_result vkm_queue_create(vkm_device *device, vkm_error *err)
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = device->pool,
             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = VKM_TRANSIENTS}, commands);
     if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making the command queue of %s", device->caps.device_name);
-    for (uint32_t i = 0; i < VKM_TRANSIENTS; i++) device->transients[i].commands = commands[i];
+    vkm_object_name(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)device->timeline, "timeline");
+    for (uint32_t i = 0; i < VKM_TRANSIENTS; i++) {
+        device->transients[i].commands = commands[i];
+        vkm_object_name(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)commands[i], "transfers");
+    }
     return VKM_OK;
 }
 
@@ -114,7 +118,7 @@ vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err)
 /* On a lost device true, so that who polls goes on to vkm_wait and is told. */
 bool vkm_done(vkm_device *device, uint64_t ticket) { return ticket <= device->completed || ticket <= poll_value(device) || device->lost; }
 
-bool vkm_queue_is_idle(vkm_device *device) { return !device->transient_open && poll_value(device) == device->submitted; }
+bool vkm_queue_is_idle(vkm_device *device) { return !device->transient_open && !device->waits.n && poll_value(device) == device->submitted; }
 
 vkm_result vkm_queue_idle(vkm_device *device, vkm_error *err)
 {
@@ -125,7 +129,8 @@ vkm_result vkm_queue_idle(vkm_device *device, vkm_error *err)
 
 /* ------------------------------------------------ submitting */
 
-vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n, uint64_t *ticket, vkm_error *err)
+/* Also signals `also`, if any, with its value. */
+static vkm_result submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n, VkSemaphore also, uint64_t also_value, uint64_t *ticket, vkm_error *err)
 {
     vkm_result alive = vkm_device_alive(device, err);
     if (alive) return alive;
@@ -137,13 +142,20 @@ vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n,
         infos[0] = (VkSubmitInfo){.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &open->commands};
     }
     uint64_t value = device->submitted + 1;
-    VkTimelineSemaphoreSubmitInfo values = {
-        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO, .signalSemaphoreValueCount = 1, .pSignalSemaphoreValues = &value};
-    VkSubmitInfo *last = &infos[n];
-    last->pNext = &values;
-    last->signalSemaphoreCount = 1;
-    last->pSignalSemaphores = &device->timeline;
     uint32_t first = open ? 0 : 1;
+    VkPipelineStageFlags stages[VKM_WAITS];
+    for (uint32_t i = 0; i < device->waits.n; i++) stages[i] = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    /* The first batch waits, the last signals; they may be one. */
+    VkTimelineSemaphoreSubmitInfo begin = {.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO}, end = begin, *ends = first == n ? &begin : &end;
+    begin.waitSemaphoreValueCount = infos[first].waitSemaphoreCount = device->waits.n;
+    begin.pWaitSemaphoreValues = device->waits.values;
+    infos[first].pWaitSemaphores = device->waits.semaphores;
+    infos[first].pWaitDstStageMask = stages;
+    if (device->waits.n) infos[first].pNext = &begin;
+    ends->signalSemaphoreValueCount = infos[n].signalSemaphoreCount = also ? 2 : 1;
+    ends->pSignalSemaphoreValues = (uint64_t[]){value, also_value};
+    infos[n].pSignalSemaphores = (VkSemaphore[]){device->timeline, also};
+    infos[n].pNext = ends;
     if (device->lock) device->lock(device->lock_user);
     if (r == VK_SUCCESS) r = device->vk.vkQueueSubmit(device->queue, n + 1 - first, infos + first, VK_NULL_HANDLE);
     if (device->unlock) device->unlock(device->lock_user);
@@ -154,8 +166,14 @@ vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n,
     }
     if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "submitting work to %s", device->caps.device_name);
     device->submitted = value;
+    device->waits.n = 0;
     if (ticket) *ticket = value;
     return VKM_OK;
+}
+
+vkm_result vkm_queue_submit(vkm_device *device, VkSubmitInfo *infos, uint32_t n, uint64_t *ticket, vkm_error *err)
+{
+    return submit(device, infos, n, VK_NULL_HANDLE, 0, ticket, err);
 }
 
 vkm_result vkm_queue_flush(vkm_device *device, uint64_t *ticket, vkm_error *err)
@@ -185,6 +203,38 @@ vkm_result vkm_transient_begin(vkm_device *device, VkCommandBuffer *commands, vk
     vkm_full_barrier(device, t->commands);
     *commands = t->commands;
     return VKM_OK;
+}
+
+/* ------------------------------------------------ the caller's semaphores */
+
+static vkm_result check_semaphore(const vkm_device *device, uint64_t semaphore, const char *function, vkm_error *err)
+{
+    if (!device) return vkm_fail(err, VKM_ERR_ARGUMENT, "%s: device is NULL", function);
+    if (!device->borrowed) return vkm_fail(err, VKM_ERR_ARGUMENT, "%s: the device is not an imported one, so nobody else has a semaphore of it", function);
+    if (!semaphore) return vkm_fail(err, VKM_ERR_ARGUMENT, "%s: there is no semaphore", function);
+    return vkm_device_alive(device, err);
+}
+
+vkm_result vkm_device_wait_for(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err)
+{
+    vkm_result r = check_semaphore(device, semaphore, "vkm_device_wait_for", err);
+    if (r) return r;
+    uint32_t i = 0;
+    while (i < device->waits.n && device->waits.semaphores[i] != (VkSemaphore)semaphore) i++;
+    if (i == VKM_WAITS) return vkm_fail(err, VKM_ERR_LIMIT, "vkm_device_wait_for: the next submission waits for %d semaphores already", VKM_WAITS);
+    if (i < device->waits.n && device->waits.values[i] >= value) return VKM_OK;
+    device->waits.semaphores[i] = (VkSemaphore)semaphore;
+    device->waits.values[i] = value;
+    if (i == device->waits.n) device->waits.n++;
+    return VKM_OK;
+}
+
+/* A signal operation covers all that comes before it in submission order, so that an empty batch will do. */
+vkm_result vkm_device_signal(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err)
+{
+    vkm_result r = check_semaphore(device, semaphore, "vkm_device_signal", err);
+    VkSubmitInfo infos[2] = {[1] = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO}};
+    return r ? r : submit(device, infos, 1, (VkSemaphore)semaphore, value, NULL, err);
 }
 
 /* ------------------------------------------------ small commands */

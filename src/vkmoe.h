@@ -7,9 +7,10 @@
  * Ownership     `*_create`, `*_load` and `*_open` return objects owned by the caller; `*_destroy(NULL)` does nothing.
  *               An object borrows what it was made from: model from device, session from model. Destroy in reverse order.
  * Params        Structs start with `struct_size`; set it to sizeof(the struct), zero the rest: zero means the documented default.
- * Threads       Different devices are independent. Objects of one device must be used by one thread at a time,
- *               except vkm_tokenizer, which is immutable after it is made and may be shared. The library keeps no thread: loading a model
- *               and compiling kernels (the first pass of each size) use several, which end before the call returns.
+ * Threads       The library has no globals. Different devices are independent, also two on one VkDevice. The objects of one device (itself, its models, their sessions) are used by one
+ *               thread at a time: any threads, in turns, by a lock of the caller's. What may be called beside others says so ("any thread"). A vkm_tokenizer is immutable after it is
+ *               made and may be shared; a vkm_detokenizer is one thread's at a time, whatever others do. The library keeps no thread: loading a model and compiling kernels (the
+ *               first pass of each size) use several, which end before the call returns.
  */
 #ifndef VKMOE_H
 #define VKMOE_H
@@ -61,12 +62,12 @@ typedef struct vkm_error {
     char message[512];
 } vkm_error;
 
-VKM_API const char *vkm_result_name(vkm_result r); /* "VKM_ERR_IO"; static storage */
-VKM_API const char *vkm_result_text(vkm_result r); /* "file cannot be read or written" */
-VKM_API const char *vkm_version(void);             /* "0.1.0" */
+VKM_API const char *vkm_result_name(vkm_result r); /* "VKM_ERR_IO"; static storage. Any thread */
+VKM_API const char *vkm_result_text(vkm_result r); /* "file cannot be read or written". Any thread */
+VKM_API const char *vkm_version(void);             /* "0.1.0". Any thread */
 
 typedef enum vkm_log_level { VKM_LOG_ERROR, VKM_LOG_WARN, VKM_LOG_INFO, VKM_LOG_DEBUG } vkm_log_level;
-/* Called on the thread that is inside a vkm_ function. `text` is valid during the call only. */
+/* Called on the thread that is inside a vkm_ function of that device, never on one that loads or compiles. `text` is valid during the call only. Must not call back into the device. */
 typedef void (*vkm_log_fn)(void *user, vkm_log_level level, const char *text);
 /* Progress of something long: `done` of `total` bytes. Return false to cancel: the function returns VKM_ERR_CANCELLED. */
 typedef bool (*vkm_progress_fn)(void *user, uint64_t done, uint64_t total);
@@ -89,12 +90,43 @@ typedef struct vkm_device_info {
 } vkm_device_info;
 
 /* Lists devices. `infos` may be NULL to ask for the count only. *count in: capacity, out: number of devices.
- * No device at all is VKM_OK with *count 0; a loader that cannot start is VKM_ERR_NO_DEVICE. */
+ * No device at all is VKM_OK with *count 0; a loader that cannot start is VKM_ERR_NO_DEVICE. Any thread. */
 VKM_API vkm_result vkm_devices(vkm_device_info *infos, uint32_t *count, vkm_error *err);
 
 /* A Vulkan device that the caller has made: for programs that draw with it. Handles are Vulkan's own (VkInstance and so on, which are pointers), so that this header needs no other.
- * Everything stays the caller's and must outlive the vkm_device; vkmoe makes its own objects on the device and destroys them with it, and never waits for more than its own work. */
+ * Everything stays the caller's and must outlive the vkm_device; vkmoe makes its own objects on the device and destroys them with it, and never waits for more than its own work.
+ * Where VK_EXT_debug_utils is enabled on the instance, they have names ("vkmoe workspace") and dispatches have labels. A debug messenger of the caller's is also called from threads that compile.
+ * One queue is enough: vkmoe computes and copies on it. It may be any of a family's, shared with drawing (`lock`) or its own; best is one of vkm_wanted.queue_family with a lower
+ * VkDeviceQueueCreateInfo.pQueuePriorities than what draws. */
 typedef void (*vkm_void_fn)(void);
+
+/* Device memory from the caller's own allocator, say VMA (examples/vma.cpp), instead of a vkAllocateMemory for each of vkmoe's buffers. These are few and large: weights and KV cache in
+ * pieces of at most maxStorageBufferRange, and for each session a workspace, tables and a buffer that the host reads. */
+typedef struct vkm_memory_request {
+    uint64_t size, alignment;    /* bytes; of the offset. Both are multiples of nonCoherentAtomSize where `map` is set, so that flushes touch no neighbour */
+    uint32_t types;              /* bit i: memory type i will do; not empty */
+    uint32_t flags, avoid;       /* VkMemoryPropertyFlags that all of these types have, and that none has */
+    bool map;                    /* the host writes or reads it, for as long as it is there */
+    bool device_address;         /* needs VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT: only where the feature bufferDeviceAddress was enabled, on CPU drivers */
+    const char *name;            /* of the buffer; valid during the call */
+} vkm_memory_request;
+typedef struct vkm_memory {      /* all zero when `allocate` is called */
+    uint64_t memory;             /* VkDeviceMemory */
+    uint64_t offset;             /* in it */
+    uint32_t type;               /* its memory type, one of the request's */
+    void *map;                   /* where the host sees `offset`; not looked at unless the request wants it */
+    void *user;                  /* the allocator's own, such as a VmaAllocation */
+} vkm_memory;
+typedef struct vkm_memory_hooks {
+    size_t struct_size;
+    /* A VkResult. VK_ERROR_OUT_OF_DEVICE_MEMORY: asked again for the next best types, and VKM_ERR_DEVICE_MEMORY when there are none left. Nothing is released that was not had. */
+    int32_t (*allocate)(void *user, const vkm_memory_request *request, vkm_memory *memory);
+    void (*release)(void *user, const vkm_memory *memory);   /* the device is done with it */
+    uint64_t (*available)(void *user);   /* bytes of the largest device-local heap that `allocate` can still give, told before anything is loaded.
+                                            NULL: what VK_EXT_memory_budget has left or else the heap's size, which is less where the allocator holds empty blocks */
+    void *user;                  /* all are called on the thread that is inside a vkm_ function of the device, and must not call back into it */
+} vkm_memory_hooks;
+
 typedef struct vkm_import {
     size_t struct_size;
     vkm_void_fn (*get_instance_proc_addr)(void *instance, const char *name);   /* PFN_vkGetInstanceProcAddr. NULL: that of the Vulkan loader, which is opened */
@@ -109,7 +141,8 @@ typedef struct vkm_import {
     void (*lock)(void *user), (*unlock)(void *user);   /* around each vkQueueSubmit, where other threads use the queue too. NULL: none */
     void *lock_user;
     const void *allocator;       /* VkAllocationCallbacks of everything that is made on the device, from several threads; must outlive the vkm_device. NULL: the driver's own */
-    uint64_t pipeline_cache;     /* VkPipelineCache, not one made to be synchronised externally: pipelines are made with it, and cache_path is not looked at. 0: none */
+    uint64_t pipeline_cache;     /* VkPipelineCache, not one made to be synchronised externally: pipelines are made with it, and cache_path and cache_data are not looked at. 0: none */
+    const vkm_memory_hooks *memory;   /* copied. NULL: vkAllocateMemory */
 } vkm_import;
 
 /* What vkmoe can use of a physical device: enabling all of it gives the caps that vkm_device_create alone would have. Needed are timelineSemaphore and
@@ -122,8 +155,10 @@ typedef struct vkm_wanted {
     uint32_t n_extensions;
     const void *features;        /* a VkPhysicalDeviceFeatures2 with a chain: VkDeviceCreateInfo.pNext as it is, or to be merged with the caller's own */
 } vkm_wanted;
-VKM_API vkm_result vkm_wanted_create(const vkm_import *of, vkm_wanted **wanted, vkm_error *err);
-VKM_API void vkm_wanted_destroy(vkm_wanted *wanted);
+VKM_API vkm_result vkm_wanted_create(const vkm_import *of, vkm_wanted **wanted, vkm_error *err);   /* any thread */
+VKM_API void vkm_wanted_destroy(vkm_wanted *wanted);   /* any thread */
+
+typedef enum vkm_priority { VKM_PRIORITY_DEFAULT = 0, VKM_PRIORITY_LOW = 1 } vkm_priority;
 
 typedef struct vkm_device_params {
     size_t struct_size;
@@ -135,14 +170,32 @@ typedef struct vkm_device_params {
     bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
     vkm_log_fn log;
     void *log_user;
-    const vkm_import *import;    /* NULL: vkmoe makes its own instance and device. Else `select` and `validation` must not be set. A feature that is needed and not enabled is VKM_ERR_UNSUPPORTED */
+    const vkm_import *import;    /* NULL: vkmoe makes its own instance and device. Else `select`, `validation` and `priority` must not be set. A feature that is needed and not enabled is VKM_ERR_UNSUPPORTED */
+    const void *cache_data;      /* [cache_bytes] of vkm_device_pipeline_cache_data, instead of cache_path; borrowed during the call. What is damaged, or of another device, driver or
+                                    version, is not used, and logged as VKM_LOG_INFO. Like a program, nothing to take from strangers */
+    size_t cache_bytes;
+    vkm_priority priority;       /* VKM_PRIORITY_LOW: the desktop and other programs go first, where the driver has VK_KHR_global_priority or VK_EXT_global_priority; logged as VKM_LOG_INFO where not */
 } vkm_device_params;
 
+/* Any thread. */
 VKM_API vkm_result vkm_device_create(const vkm_device_params *params, vkm_device **device, vkm_error *err);
+/* Waits for vkmoe's work on the device: one that vkm_device_wait_for holds back must be let go before. */
 VKM_API void vkm_device_destroy(vkm_device *device);
-VKM_API void vkm_device_get_info(const vkm_device *device, vkm_device_info *info);
-/* Number of validation messages of warning severity or above so far. */
+VKM_API void vkm_device_get_info(const vkm_device *device, vkm_device_info *info);   /* any thread */
+/* Number of validation messages of warning severity or above so far. Any thread. */
 VKM_API uint32_t vkm_device_validation_count(const vkm_device *device);
+
+/* Everything that was compiled so far, for the next start: cache_data, or the content of a file for cache_path. *bytes in: capacity of data, out: number needed; when that is more than
+ * the capacity, nothing is written and the result is still VKM_OK, so that a first call with capacity 0 sizes the buffer. VKM_ERR_ARGUMENT where the cache is the import's. */
+VKM_API vkm_result vkm_device_pipeline_cache_data(vkm_device *device, void *data, size_t *bytes, vkm_error *err);
+
+/* Hand-over between vkmoe's own submissions (vkm_model_load, vkm_session_*; not what is recorded into a command buffer of the caller's) and other queues of an imported device, by timeline
+ * semaphores (VkSemaphore) of the caller's. For binary ones there is an empty submission of the caller's.
+ * wait_for: the next submission, and so all that come after it, start once the semaphore has the value. Several before one submission all count, at most 8 semaphores. What is to signal it
+ * must not be behind it on the same queue; a call that blocks waits too.
+ * signal: submits that the semaphore gets the value when all that vkmoe has submitted to the queue so far is done, and what others have. Does not block. */
+VKM_API vkm_result vkm_device_wait_for(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err);
+VKM_API vkm_result vkm_device_signal(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err);
 
 /* ---------------------------------------------------------------- models */
 
@@ -167,16 +220,16 @@ typedef struct vkm_model_info {
 /* Loads a GGUF model (first part of a split one) into the device. Fails before anything is uploaded when it cannot fit. */
 VKM_API vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_params *params, vkm_model **model, vkm_error *err);
 VKM_API void vkm_model_destroy(vkm_model *model);
-VKM_API void vkm_model_get_info(const vkm_model *model, vkm_model_info *info);
+VKM_API void vkm_model_get_info(const vkm_model *model, vkm_model_info *info);   /* any thread */
 
 /* ---------------------------------------------------------------- tokenizer */
 
 typedef struct vkm_tokenizer vkm_tokenizer;
 
-/* From a GGUF file, without a device. */
+/* From a GGUF file, without a device. What takes a const vkm_tokenizer may be called from any thread, and so may this. */
 VKM_API vkm_result vkm_tokenizer_open(const char *gguf_path, vkm_tokenizer **tokenizer, vkm_error *err);
 VKM_API void vkm_tokenizer_destroy(vkm_tokenizer *tokenizer);
-/* The model's own; borrowed, lives as long as the model. NULL if the file has none. */
+/* The model's own; borrowed, lives as long as the model. NULL if the file has none. Any thread. */
 VKM_API const vkm_tokenizer *vkm_model_tokenizer(const vkm_model *model);
 
 #define VKM_TOKENIZE_SPECIAL    1u   /* add bos / eos as the file asks */
@@ -225,8 +278,8 @@ typedef struct vkm_session_params {
 /* VKM_ERR_DEVICE_MEMORY if it will not fit, VKM_ERR_LIMIT if a buffer or binding of the device is too small for it; both before anything is allocated. */
 VKM_API vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params, vkm_session **session, vkm_error *err);
 VKM_API void vkm_session_destroy(vkm_session *session);
-VKM_API uint32_t vkm_session_n_ctx(const vkm_session *session);
-VKM_API uint32_t vkm_session_n_seq(const vkm_session *session);
+VKM_API uint32_t vkm_session_n_ctx(const vkm_session *session);   /* any thread */
+VKM_API uint32_t vkm_session_n_seq(const vkm_session *session);   /* any thread */
 VKM_API uint32_t vkm_session_n_past(const vkm_session *session, uint32_t seq);   /* tokens of the sequence, given and generated; 0 if there is no such sequence */
 /* Forgets all tokens of a sequence from position n on (0: everything). */
 VKM_API vkm_result vkm_session_rewind(vkm_session *session, uint32_t seq, uint32_t n, vkm_error *err);
@@ -276,7 +329,7 @@ VKM_API vkm_result vkm_session_generate(vkm_session *session, vkm_generation *se
  * With params.profile also the GPU time of its last run. Returns the length needed, like snprintf. */
 VKM_API size_t vkm_session_print(vkm_session *session, uint32_t n, bool decode, char *text, size_t size);
 
-/* The table of kernel variants of the library: a line each "name variant tier requires unavailable-why". Like snprintf. device may be NULL. */
+/* The table of kernel variants of the library: a line each "name variant tier requires unavailable-why". Like snprintf. device may be NULL. Any thread. */
 VKM_API size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size);
 
 #ifdef __cplusplus
