@@ -2,6 +2,7 @@
 # All tests: builds with warnings as errors, checks every SPIR-V module, runs every suite on lavapipe and on SwiftShader, then the program and the installed package.
 # On the first driver everything is tested; on the others what compiles the same kernels once more is left out (VKMOE_TEST_BRIEF), and said to be.
 # On the first driver what parses, allocates or frees is tested under ASan and UBSan, and only so: most of the time goes to the drivers' compilers.
+# ThreadSanitizer watches tests/threads.c, which needs no driver.
 # Ends with the line "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
 #   tests/run.sh [--fast] [--icd FILE.json]...     --fast: no sanitizers.  --icd: these drivers instead, e.g. /usr/share/vulkan/icd.d/nvidia_icd.json
 set -u
@@ -31,11 +32,11 @@ note() { printf '%4d s  %-34s %s\n' $((SECONDS - start)) "$1" "$2"; }
 skip() { skipped=$((skipped + 1)); note "$1" "SKIPPED: $2"; }
 
 # ---- build
-build() {   # build FOLDER OPTION...
+build() {   # [targets="--target NAME"] build FOLDER OPTION...
     local folder=$1; shift
     local generator=()
     [ -f "$folder/CMakeCache.txt" ] || generator=(-G Ninja)
-    if cmake -S . -B "$folder" "${generator[@]}" -DCMAKE_BUILD_TYPE=Debug -DVKMOE_WERROR=ON -DVKMOE_TESTS=ON "$@" >"$out/log" 2>&1 && cmake --build "$folder" --parallel "$(nproc)" >>"$out/log" 2>&1; then
+    if cmake -S . -B "$folder" "${generator[@]}" -DCMAKE_BUILD_TYPE=Debug -DVKMOE_WERROR=ON -DVKMOE_TESTS=ON "$@" >"$out/log" 2>&1 && cmake --build "$folder" --parallel "$(nproc)" ${targets:-} >>"$out/log" 2>&1; then
         passed=$((passed + 1)); note "build $folder" "ok"
     else
         grep -E 'error|Error|FAILED|undefined' "$out/log" | head -n 20
@@ -78,8 +79,9 @@ begin_script() {   # begin_script NAME COMMAND...
     declare -g "pid_$name=$!"
 }
 end_script() {   # end_script NAME LABEL
-    local log=$out/$1.log pid=pid_$1 label=$1$2 line
+    local log=$out/$1.log pid=pid_$1 label=$1$2 line status
     wait "${!pid}"
+    status=$?
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
         failed=$((failed + 1)); note "$label" "FAILED"; tail -n 30 "$log"
@@ -87,12 +89,16 @@ end_script() {   # end_script NAME LABEL
     fi
     set -- $line
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+    if [ "$3" = 0 ] && [ $status != 0 ]; then      # a sanitizer has something to say
+        failed=$((failed + 1)); note "$label" "FAILED with status $status"; head -n 60 "$log"
+        return
+    fi
     note "$label" "$line"
     [ "$3" = 0 ] || grep -v ' passed, ' "$log" | head -n 60
 }
 driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
 driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
-uses_device() { grep -qE '(driver|harness)\.h|vkm_device_create' "tests/$1.c"; }
+uses_device() { grep -qE '(driver|harness)\.h|vkm_device_create' "tests/$1.c" && ! grep -q null_driver.h "tests/$1.c"; }
 
 build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g" || finish
 if [ -n "$fast" ]; then note "sanitizers" "left out: --fast"
@@ -123,6 +129,13 @@ if [ ${#icds[@]} -gt 0 ]; then
     preload="$asan $library"
 fi
 sanitized() { suite "$1${2:+, $2}, sanitizers" "build-asan/tests/$1" "${2:+$preload}" "${@:3}"; }
+
+# ---- threads. Where addresses are too random for ThreadSanitizer it needs them not to be
+if [ -z "$fast" ] && targets="--target threads" build build-tsan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=thread -DVKMOE_SPIRV_DIR=build-test/spirv; then
+    # shellcheck disable=SC2046
+    begin_script threads $(setarch -R true 2>/dev/null && echo setarch -R) build-tsan/tests/threads examples/model/tavern-qwen3moe.gguf
+    end_script threads ", ThreadSanitizer"
+fi
 
 # ---- suites: those without a device once, the others on every driver
 for name in $suites; do
