@@ -311,7 +311,7 @@ static vkm_result make_device(vkm_device *device, const vkm_device_params *param
     if ((r = vkm_caps_clamp(&clamped, params->caps, err))) return r;
     bool low = params->priority == VKM_PRIORITY_LOW && device->offer.global_priority;
     VkResult vr = open_handle(device, low);
-    if (low && vr == VK_ERROR_NOT_PERMITTED_KHR) low = false, vr = open_handle(device, false);
+    if (low && vr != VK_SUCCESS) low = false, vr = open_handle(device, false);   /* not permitted; SwiftShader, which has the extension and one priority, says VK_ERROR_INITIALIZATION_FAILED */
     if (params->priority == VKM_PRIORITY_LOW && !low) vkm_logf(device, VKM_LOG_INFO, "%s: the driver has no low priority", device->offer.caps.device_name);
     return vr == VK_SUCCESS ? VKM_OK : vkm_fail_vk(NULL, err, vr, "opening %s", device->offer.caps.device_name);
 }

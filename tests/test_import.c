@@ -20,6 +20,9 @@ struct host {
     pthread_mutex_t mutex;
     uint32_t locks, held, most_held;
     atomic_int allocations, allocated;             /* ever; that are there */
+    struct block { VkDeviceMemory memory; uint64_t used, size; uint32_t type; char *map; } blocks[16];
+    uint32_t n_blocks, parts, n_parts;             /* parts of them that are there, that ever were */
+    VkPhysicalDeviceMemoryProperties memory;
     vkm_import import;
 };
 #define VK(h, name) ((PFN_vk##name)(h)->get((h)->instance, "vk" #name))
@@ -70,6 +73,32 @@ static void *VKAPI_CALL reallocate(void *user, void *at, size_t size, size_t ali
     return to;
 }
 
+/* The caller's device memory: parts of blocks, none of which begins where the block does. */
+static int32_t take_memory(void *user, const vkm_memory_request *q, vkm_memory *m)
+{
+    struct host *h = user;
+    struct block *b = h->blocks;
+    uint32_t type = 0;
+    while (!(q->types >> type & 1)) type++;
+    while (b < h->blocks + h->n_blocks && (b->type != type || b->size - b->used < q->size + q->alignment)) b++;
+    if (b == h->blocks + h->n_blocks) {
+        cr_assert_lt(h->n_blocks, VKM_COUNT(h->blocks));
+        *b = (struct block){.used = 48, .size = (q->size + q->alignment > 8 << 20 ? q->size + q->alignment : 8 << 20) + 4096, .type = type};
+        VkResult r = VK(h, AllocateMemory)(h->device, &(VkMemoryAllocateInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+            .pNext = q->device_address ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
+            .allocationSize = b->size, .memoryTypeIndex = type}, NULL, &b->memory);
+        if (r == VK_SUCCESS && h->memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) r = VK(h, MapMemory)(h->device, b->memory, 0, VK_WHOLE_SIZE, 0, (void **)&b->map);
+        if (r != VK_SUCCESS) return r;
+        h->n_blocks++;
+    }
+    uint64_t at = vkm_align(b->used, q->alignment);
+    b->used = at + q->size;
+    h->parts++, h->n_parts++;
+    *m = (vkm_memory){.memory = (uint64_t)b->memory, .offset = at, .type = type, .map = b->map ? b->map + at : NULL, .user = b};
+    return VK_SUCCESS;
+}
+static void give_memory_back(void *user, const vkm_memory *m) { cr_expect_eq(((struct block *)m->user)->memory, (VkDeviceMemory)m->memory); ((struct host *)user)->parts--; }
+
 /* The instance, and the physical device that the other suites test. */
 static void open_instance(struct host *h, uint32_t api)
 {
@@ -93,6 +122,7 @@ static void open_instance(struct host *h, uint32_t api)
     uint32_t n = 16;
     cr_assert(VK(h, EnumeratePhysicalDevices)(h->instance, &n, all) >= 0 && info.index < n);
     h->physical = all[info.index];
+    VK(h, GetPhysicalDeviceMemoryProperties)(h->physical, &h->memory);
     h->import = (vkm_import){.struct_size = sizeof h->import, .get_instance_proc_addr = (vkm_void_fn (*)(void *, const char *))h->get, .api_version = api, .instance = h->instance, .physical_device = h->physical};
 }
 
@@ -119,6 +149,7 @@ static void open_device(struct host *h, uint32_t family, const void *features, c
 static void close_host(struct host *h)
 {
     cr_expect_eq(VK(h, DeviceWaitIdle)(h->device), VK_SUCCESS);
+    for (uint32_t i = 0; i < h->n_blocks; i++) VK(h, FreeMemory)(h->device, h->blocks[i].memory, NULL);
     VK(h, DestroyDevice)(h->device, NULL);
     VK(h, DestroyDebugUtilsMessengerEXT)(h->instance, h->messenger, NULL);
     VK(h, DestroyInstance)(h->instance, NULL);
@@ -169,6 +200,8 @@ Test(import, all_that_is_wanted_gives_what_an_own_device_has)
     cr_assert_eq(VK(&h, CreatePipelineCache)(h.device, &(VkPipelineCacheCreateInfo){.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO}, NULL, &cache), VK_SUCCESS);
     h.import.allocator = &allocator;
     h.import.pipeline_cache = (uint64_t)cache;
+    const vkm_memory_hooks memory = {.struct_size = sizeof memory, .allocate = take_memory, .release = give_memory_back, .user = &h};
+    h.import.memory = &memory;
     float *got = answer(&r, &h, &a);
     vkm_device_get_info(r.device, &theirs);
     cr_expect_str_eq(theirs.caps, mine.caps);
@@ -179,6 +212,7 @@ Test(import, all_that_is_wanted_gives_what_an_own_device_has)
     rig_unload(&r);
     vkm_device_destroy(r.device);
     cr_expect(h.allocations > 0 && h.allocated == 0, "%d allocations, %d of them still there", h.allocations, h.allocated);
+    cr_expect(h.n_parts >= 5 && h.parts == 0, "%u parts of device memory, %u of them still there", h.n_parts, h.parts);
     VK(&h, DestroyPipelineCache)(h.device, cache, NULL);          /* still the caller's */
     rig_close(&own);
     close_host(&h);
@@ -218,22 +252,50 @@ Test(import, uses_no_more_than_is_enabled)
     answers_free(&a);
 }
 
-/* Two on one VkDevice and one queue, each on a thread of its own. */
-struct speaker { struct host *h; struct answers *a; struct rig r; float *logits; };
+static VkSemaphore new_semaphore(struct host *h)
+{
+    VkSemaphore semaphore;
+    cr_assert_eq(VK(h, CreateSemaphore)(h->device, &(VkSemaphoreCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
+        .pNext = &(VkSemaphoreTypeCreateInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE}}, NULL, &semaphore), VK_SUCCESS);
+    return semaphore;
+}
+static void signal_semaphore(struct host *h, VkSemaphore semaphore, uint64_t value)
+{
+    cr_assert_eq(VK(h, SignalSemaphore)(h->device, &(VkSemaphoreSignalInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = semaphore, .value = value}), VK_SUCCESS);
+}
+static uint64_t semaphore_value(struct host *h, VkSemaphore semaphore)
+{
+    uint64_t value = 0;
+    cr_assert_eq(VK(h, GetSemaphoreCounterValue)(h->device, semaphore, &value), VK_SUCCESS);
+    return value;
+}
+
+/* Each on a thread of its own: two on one VkDevice and one queue, and a second session of the first one's model, which shares a lock with it. */
+struct speaker { struct answers *a; struct rig r; pthread_mutex_t *turn; float *logits; };
 static void *speak(void *user)
 {
     struct speaker *s = user;
-    s->logits = eval_steps(&s->r, s->a->tokens, TOKENS, 1);
+    vkm_error err = {0};
+    s->logits = malloc((size_t)TOKENS * s->a->n_vocab * sizeof *s->logits);
+    cr_assert(s->logits);
+    for (uint32_t i = 0; i < TOKENS; i++) {
+        pthread_mutex_lock(s->turn);
+        if (i == 0) OK(vkm_session_rewind(s->r.session, 0, 0, &err));
+        OK(vkm_session_eval(s->r.session, 0, s->a->tokens + i, 1, s->logits + (size_t)i * s->a->n_vocab, &err));
+        pthread_mutex_unlock(s->turn);
+    }
     return NULL;
 }
 
-Test(import, two_share_a_queue)
+Test(import, devices_share_a_queue_and_sessions_a_device)
 {
     FIRST_DRIVER_ONLY();
     struct host h;
     struct answers a;
-    struct speaker s[2];
-    pthread_t threads[2];
+    struct speaker s[3];
+    pthread_t threads[3];
+    pthread_mutex_t turns[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
     vkm_error err = {0};
     vkm_wanted *wanted;
     answers_make(&a, ref_testmodel_default("llama"), TOKENS);
@@ -241,23 +303,91 @@ Test(import, two_share_a_queue)
     OK(vkm_wanted_create(&h.import, &wanted, &err));
     open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
     float *alone[2];
-    for (int i = 0; i < 2; i++) {
-        s[i] = (struct speaker){.h = &h, .a = &a};
-        alone[i] = answer(&s[i].r, &h, &a);
+    for (int i = 0; i < 3; i++) {
+        s[i] = (struct speaker){.a = &a, .turn = &turns[i % 2]};
+        if (i < 2) alone[i] = answer(&s[i].r, &h, &a);
     }
-    for (int i = 0; i < 2; i++) cr_assert_eq(pthread_create(&threads[i], NULL, speak, &s[i]), 0);
-    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    s[2].r.device = s[0].r.device;
+    s[2].r.model = s[0].r.model;
+    rig_session(&s[2].r, f32);
+    VkSemaphore go = new_semaphore(&h);
+    OK(vkm_device_wait_for(s[0].r.device, (uint64_t)go, 3, &err));            /* nothing comes of it before; what is behind it on the queue waits too */
+    for (int i = 0; i < 3; i++) cr_assert_eq(pthread_create(&threads[i], NULL, speak, &s[i]), 0);
+    signal_semaphore(&h, go, 3);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < 3; i++) check_same(alone[0], s[i].logits, TOKENS, a.n_vocab, "beside another");
+    vkm_session_destroy(s[2].r.session);
     for (int i = 0; i < 2; i++) {
-        check_same(alone[0], s[i].logits, TOKENS, a.n_vocab, "beside another");
         rig_unload(&s[i].r);
         vkm_device_destroy(s[i].r.device);
-        free(s[i].logits);
+        free(alone[i]);
     }
-    for (int i = 0; i < 2; i++) free(alone[i]);
+    for (int i = 0; i < 3; i++) free(s[i].logits);
     cr_expect_eq(h.most_held, 1);
+    VK(&h, DestroySemaphore)(h.device, go, NULL);
     vkm_wanted_destroy(wanted);
     close_host(&h);
     answers_free(&a);
+}
+
+Test(import, work_waits_for_a_semaphore_and_signals_one)
+{
+    struct host h;
+    struct driver_log log;
+    vkm_error err = {0};
+    vkm_buffer *b;
+    vkm_wanted *wanted;
+    open_instance(&h, VK_API_VERSION_1_2);
+    OK(vkm_wanted_create(&h.import, &wanted, &err));
+    open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
+    vkm_device *device = import_device(&h, &log);
+    VkSemaphore before = new_semaphore(&h), after = new_semaphore(&h);
+    OK(vkm_buffer_create(device, VKM_BUFFER_READBACK, 4096, "readback", &b, &err));
+    uint32_t *words = vkm_buffer_map(b);
+    memset(words, 0x77, 4096);
+    OK(vkm_buffer_flush(b, 0, 4096, &err));
+    OK(vkm_device_wait_for(device, (uint64_t)before, 2, &err));
+    OK(vkm_buffer_clear(device, b, &err));
+    OK(vkm_device_signal(device, (uint64_t)after, 5, &err));
+    signal_semaphore(&h, before, 1);
+    OK(vkm_buffer_invalidate(b, 0, 4096, &err));
+    cr_expect(semaphore_value(&h, after) == 0 && words[0] == 0x77777777, "it has not begun");
+    signal_semaphore(&h, before, 2);
+    cr_assert_eq(VK(&h, WaitSemaphores)(h.device, &(VkSemaphoreWaitInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO, .semaphoreCount = 1, .pSemaphores = &after, .pValues = (uint64_t[]){5}}, UINT64_MAX), VK_SUCCESS);
+    OK(vkm_buffer_invalidate(b, 0, 4096, &err));
+    for (uint32_t i = 0; i < 1024; i++) cr_assert_eq(words[i], 0);
+    vkm_buffer_destroy(b);
+    vkm_device_destroy(device);
+    VK(&h, DestroySemaphore)(h.device, before, NULL);
+    VK(&h, DestroySemaphore)(h.device, after, NULL);
+    vkm_wanted_destroy(wanted);
+    close_host(&h);
+}
+
+/* What an import has otherwise: a low priority, and a pipeline cache in memory. */
+Test(import, own_device_of_low_priority_with_a_cache_in_memory)
+{
+    struct driver_log log;
+    vkm_error err = {0};
+    size_t bytes = 0;
+    uint8_t *data = NULL;
+    for (int again = 0; again < 2; again++) {
+        vkm_device *device = NULL;
+        log = (struct driver_log){0};
+        log.all = (vkm_text){log.text, sizeof log.text, 0};
+        OK(vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .select = getenv("VKMOE_TEST_DEVICE"), .validation = true, .log = driver_on_log, .log_user = &log,
+                                                  .priority = VKM_PRIORITY_LOW, .cache_data = data, .cache_bytes = bytes}, &device, &err));
+        cr_expect(!strstr(log.text, "is not used"), "%s", log.text);
+        FAILS(vkm_device_wait_for(device, 1, 1, &err), VKM_ERR_ARGUMENT);
+        FAILS(vkm_device_signal(device, 1, 1, &err), VKM_ERR_ARGUMENT);
+        if (!again) {
+            OK(vkm_device_pipeline_cache_data(device, NULL, &bytes, &err));
+            cr_assert(bytes > 56 && (data = malloc(bytes)));
+            OK(vkm_device_pipeline_cache_data(device, data, &bytes, &err));
+        }
+        driver_close(device, &log);
+    }
+    free(data);
 }
 
 Test(import, says_what_is_missing)
@@ -298,6 +428,8 @@ Test(import, says_what_is_missing)
     REFUSED(VKM_ERR_ARGUMENT, "select");
     p.validation = true;
     REFUSED(VKM_ERR_ARGUMENT, "validation");
+    p.priority = VKM_PRIORITY_LOW;
+    REFUSED(VKM_ERR_ARGUMENT, "priority");
     cr_expect_null(device);
     FAILS(vkm_wanted_create(NULL, &wanted, &err), VKM_ERR_ARGUMENT);
     FAILS(vkm_wanted_create(&whole, NULL, &err), VKM_ERR_ARGUMENT);
