@@ -1,0 +1,13 @@
+# vma.cpp, where there are a C++ compiler, VMA's header (Debian 13: libvulkan-memory-allocator-dev; or -DVMA_INCLUDE_DIR=) and a Vulkan loader to link with.
+include(CheckLanguage)
+check_language(CXX)
+find_path(VMA_INCLUDE_DIR vk_mem_alloc.h PATH_SUFFIXES vma)
+find_library(VULKAN_LIBRARY NAMES vulkan vulkan-1)
+if(CMAKE_CXX_COMPILER AND VMA_INCLUDE_DIR AND VULKAN_LIBRARY)
+  enable_language(CXX)
+  add_executable(example_vma ${CMAKE_CURRENT_LIST_DIR}/vma.cpp)
+  set_target_properties(example_vma PROPERTIES OUTPUT_NAME vma CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/examples)
+  target_include_directories(example_vma SYSTEM PRIVATE ${VMA_INCLUDE_DIR} ${VULKAN_INCLUDE_DIR})
+  target_compile_options(example_vma PRIVATE -Wall -Wextra $<$<BOOL:${VKMOE_WERROR}>:-Werror>)
+  target_link_libraries(example_vma PRIVATE vkmoe::vkmoe_static ${VULKAN_LIBRARY})
+endif()
