@@ -11,6 +11,10 @@
 #include <string.h>
 #include <vkmoe.h>
 #include <vulkan/vulkan_core.h>
+#if !defined(_WIN32)
+#  include <sys/mman.h>
+#  define NULL_LARGE (1u << 20)
+#endif
 
 struct null_driver {
     /* chosen before null_open; zero is a discrete GPU whose visible memory is coherent */
@@ -127,17 +131,38 @@ static inline VkResult VKAPI_CALL null_EnumerateDeviceExtensionProperties(VkPhys
 
 /* ---------------------------------------------------------------- memory */
 
+/* Zeros. Large ones are rings of which little is used: a sanitizer's malloc would touch a part of all of it. */
+static inline uint8_t *null_bytes(uint64_t n)
+{
+    void *p = NULL;
+#if !defined(_WIN32)
+    if (n >= NULL_LARGE && (p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) == MAP_FAILED) abort();
+#endif
+    if (!p && !(p = calloc(1, n))) abort();
+    return p;
+}
+static inline void null_bytes_free(uint8_t *p, uint64_t n)
+{
+#if !defined(_WIN32)
+    if (n >= NULL_LARGE) {
+        munmap(p, n);
+        return;
+    }
+#endif
+    (void)n;
+    free(p);
+}
+
 static inline VkResult VKAPI_CALL null_AllocateMemory(VkDevice device, const VkMemoryAllocateInfo *info, const VkAllocationCallbacks *a, VkDeviceMemory *out)
 {
     (void)a;
     VkResult r = null_try(D(device), false);
     if (r) return r;
     struct null_memory *m = null_new(D(device), sizeof *m);
-    *m = (struct null_memory){.size = info->allocationSize, .type = info->memoryTypeIndex, .device = calloc(1, info->allocationSize)};
+    *m = (struct null_memory){.size = info->allocationSize, .type = info->memoryTypeIndex, .device = null_bytes(info->allocationSize)};
     VkPhysicalDeviceMemoryProperties p;
     null_GetPhysicalDeviceMemoryProperties((VkPhysicalDevice)device, &p);
-    m->host = p.memoryTypes[m->type].propertyFlags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT ? m->device : calloc(1, info->allocationSize);
-    if (!m->device || !m->host) abort();
+    m->host = p.memoryTypes[m->type].propertyFlags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT ? m->device : null_bytes(info->allocationSize);
     *out = (VkDeviceMemory)m;
     return VK_SUCCESS;
 }
@@ -147,8 +172,8 @@ static inline void VKAPI_CALL null_FreeMemory(VkDevice device, VkDeviceMemory ha
     struct null_memory *m = (struct null_memory *)handle;
     (void)a;
     if (!m) return;
-    if (m->host != m->device) free(m->host);
-    free(m->device);
+    if (m->host != m->device) null_bytes_free(m->host, m->size);
+    null_bytes_free(m->device, m->size);
     null_free(D(device), m);
 }
 
