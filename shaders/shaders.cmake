@@ -1,8 +1,26 @@
 # Compiles every row of shaders/variants.txt to SPIR-V, embeds it, and writes the table vkm_modules (host/kernel.h).
 # A row is: NAME VARIANT TIER FILE [DEFINE...]; VARIANT "-" is the empty one. Rows under a line "needs VERSION" are left out, and said, when glslang is older.
-# VKMOE_SPIRV_DIR names a folder that has the modules as headers already (another build's spirv/): then no glslang is needed.
+# VKMOE_SPIRV_DIR names a folder that has the modules as headers already (another build's spirv/): then no glslang is needed. Release archives (cmake/dist.sh) have
+# such a folder here, with the hashes of what it was made from: it is taken as long as those are true.
 set(VKMOE_SPIRV_DIR "" CACHE PATH "Take the SPIR-V headers of this folder instead of compiling shaders")
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/spirv)
+if(NOT VKMOE_SPIRV_DIR AND EXISTS ${CMAKE_CURRENT_LIST_DIR}/spirv/sources.sha256)
+  file(GLOB shader_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_LIST_DIR} ${CMAKE_CURRENT_LIST_DIR}/*)
+  set(hashes "")
+  foreach(name IN LISTS shader_sources)
+    if(NOT IS_DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/${name})
+      file(SHA256 ${CMAKE_CURRENT_LIST_DIR}/${name} hash)
+      string(APPEND hashes "${hash}  ${name}\n")
+      set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/${name})
+    endif()
+  endforeach()
+  file(READ ${CMAKE_CURRENT_LIST_DIR}/spirv/sources.sha256 released)
+  if(hashes STREQUAL released)
+    set(VKMOE_SPIRV_DIR ${CMAKE_CURRENT_LIST_DIR}/spirv)
+  else()
+    message(STATUS "shaders/ is not what the release's modules were made from: it is compiled")
+  endif()
+endif()
 if(VKMOE_SPIRV_DIR)
   get_filename_component(VKMOE_SHADER_INCLUDE ${VKMOE_SPIRV_DIR} ABSOLUTE BASE_DIR ${CMAKE_SOURCE_DIR})
   message(STATUS "SPIR-V from ${VKMOE_SHADER_INCLUDE}")
