@@ -1,53 +1,100 @@
 #!/usr/bin/env bash
-# What is installed: symbols, header, CMake package, pkg-config, and the example of README.md built with each.   test_install.sh BUILD_FOLDER
+# What others get: the installed package (symbols, header, CMake package, pkg-config), the programs of tests/consumers built with it, and the source archive, built without glslang.
+#   test_install.sh BUILD_FOLDER
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$(readlink -f "${1:-$root/build-test}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 check() { local name=$1; shift; if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $name"; head -n 15 "$work/log"; fi; }
+skip() { skipped=$((skipped + 1)); echo "SKIPPED $1"; }
+no_lines() { ! grep .; }           # of standard input
 
+# ---- the installed tree, moved away from where it was installed
+check "install" cmake --install "$build" --prefix "$work/elsewhere"
 prefix=$work/usr
-check "install" cmake --install "$build" --prefix "$prefix"
+mv "$work/elsewhere" "$prefix"
 lib=$(dirname "$(find "$prefix" -name libvkmoe.so)")
-only_vkm() { ! nm -D --defined-only "$lib/libvkmoe.so" | awk '{print $3}' | grep -v '^vkm_'; }
-check "the shared library exports vkm_* only" only_vkm
-declared() { grep -oE '\bvkm_[a-z_]+\(' "$prefix/include/vkmoe.h" | tr -d '(' | sort -u; }
-exported() { nm -D --defined-only "$lib/libvkmoe.so" | awk '{print $3}' | sort -u; }
-declared >"$work/declared"; exported >"$work/exported"
-check "it exports what the header declares" diff "$work/declared" "$work/exported"
+model=$prefix/share/vkmoe/tavern-qwen3moe.gguf
+header=$prefix/include/vkmoe.h
+version=$(sed -n 's/^#define VKM_VERSION_[A-Z]* //p' "$header" | paste -sd .)
 
-# The header alone, as C99 and as C++17
+exported() { nm -D --defined-only "$lib/libvkmoe.so" | awk '{print $3}' | sort; }
+grep -oE '\bvkm_[a-z0-9_]+\(' "$header" | tr -d '(' | sort -u >"$work/declared"
+exported >"$work/exported"
+check "the shared library exports what the header declares, and nothing else" diff "$work/declared" "$work/exported"
+soname() { readelf -d "$lib/libvkmoe.so" | grep -q "SONAME.*\[libvkmoe\.so\.${version%.*}\]"; }
+check "its SONAME is of version ${version%.*}" soname
+# vkCreateInstance ... of an engine or its volk must stay theirs, and nobody else's names be taken
+own_names() { nm -g "$lib/libvkmoe.a" | awk 'NF == 3 && $3 !~ /^vkm_/ || $(NF - 1) == "U" && $NF ~ /^vk[A-Z]/' | no_lines; }
+check "the static library defines vkm_* only, and wants no Vulkan function of the linker" own_names
+runtime_part() { cmake --install "$build" --prefix "$work/runtime" --component vkmoe_runtime && [ "$(cd "$work/runtime" && find . -type f)" = "./${lib#"$prefix/"}/libvkmoe.so.$version" ]; }
+check "what running needs is a part of its own" runtime_part
+
 echo '#include "vkmoe.h"
 int main(void) { return vkm_version() == 0; }' >"$work/header.c"
-check "header is C99" cc -std=c99 -pedantic -Wall -Wextra -Werror -I"$prefix/include" -fsyntax-only "$work/header.c"
-check "header is C++17" c++ -x c++ -std=c++17 -pedantic -Wall -Wextra -Werror -I"$prefix/include" -fsyntax-only "$work/header.c"
-
-# The first C example of README.md
-sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```c$/d; /^```$/q' | sed '/^```$/d' >"$work/example.c"
-check "README has an example" grep -q vkm_session_generate "$work/example.c"
-cat >"$work/CMakeLists.txt" <<'CMAKE'
-cmake_minimum_required(VERSION 3.25)
-project(example LANGUAGES C)
-find_package(vkmoe 0.1 REQUIRED)
-foreach(kind static shared)
-  add_executable(example_${kind} example.c)
-  target_link_libraries(example_${kind} PRIVATE vkmoe::vkmoe_${kind})
-endforeach()
-CMAKE
-check "find_package" cmake -S "$work" -B "$work/b" -DCMAKE_PREFIX_PATH="$prefix"
-check "the example builds" cmake --build "$work/b"
-model=$prefix/share/vkmoe/tavern-qwen3moe.gguf
-for kind in static shared; do
-    check "the example runs, $kind" "$work/b/example_$kind" "$model"
-    cp "$work/log" "$work/said"
-    check "the example prints, $kind" [ -s "$work/said" ]
+strict="-pedantic -Wall -Wextra -Werror -fsyntax-only -I$prefix/include"
+for compiler in gcc clang; do
+    command -v $compiler >/dev/null || { skip "the header with $compiler: it is not installed"; continue; }
+    # shellcheck disable=SC2086
+    for standard in c99 c11; do check "the header is $standard, $compiler" $compiler -std=$standard $strict "$work/header.c"; done
+    # shellcheck disable=SC2086
+    check "the header is C++17, $compiler" $compiler -x c++ -std=c++17 $strict "$work/header.c"
 done
+
+# ---- consumers, from a folder outside of the repository
+cp -r "$root/tests/consumers" "$work/consumers"
+sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```c$/d; /^```$/q' | sed '/^```$/d' >"$work/readme.c"      # its first C example
+check "README has an example" grep -q vkm_session_generate "$work/readme.c"
 export PKG_CONFIG_PATH=$lib/pkgconfig
-# pkg-config names the prefix of the build; here it was installed elsewhere
-with_pkg_config() { cc "$work/example.c" -o "$work/example" $(pkg-config --define-variable=prefix="$prefix" --define-variable=libdir="$lib" --define-variable=includedir="$prefix/include" --cflags --libs vkmoe) -Wl,-rpath,"$lib" && "$work/example" "$model"; }
-check "pkg-config" with_pkg_config
-check "the installed program finds the bundled model" "$prefix/bin/vkmoe" run -p "The storm" -n 2 --no-cache
-echo "$passed passed, $failed failed, 0 skipped"
+strict="-Wall -Wextra -Werror"
+check "find_package and pkg-config" cmake -S "$work/consumers" -B "$work/b" -DCMAKE_PREFIX_PATH="$prefix" -DREADME="$work/readme.c" -DCMAKE_C_FLAGS="$strict" -DCMAKE_CXX_FLAGS="$strict"
+check "consumers build" cmake --build "$work/b" --parallel 2
+says() { "${@:2}" >"$work/said" && cat "$work/said" && grep -q "$1" "$work/said"; }
+for kind in static shared; do
+    check "C, $kind" says "^vkmoe $version: 6 tokens" "$work/b/hello_$kind" "$model"
+    check "C++, $kind" says "^vkmoe $version: 6 tokens" "$work/b/hello_cpp_$kind" "$model"
+    check "an engine with volk, $kind" says ' submissions of vkmoe' "$work/b/engine_volk_$kind" "$model"
+    check "an engine with the loader, $kind" says ' submissions of vkmoe' "$work/b/engine_loader_$kind" "$model"
+done
+check "pkg-config" says "^vkmoe $version: 6 tokens" env LD_LIBRARY_PATH="$lib" "$work/b/hello_pkgconfig" "$model"
+check "the example of README.md" says . "$work/b/readme" "$model"
+static_pkg_config() {
+    rm "$lib"/libvkmoe.so*
+    # shellcheck disable=SC2046
+    cc "$work/consumers/hello.c" -o "$work/hello" $(pkg-config --static --cflags --libs vkmoe) && "$work/hello" "$model"
+}
+check "pkg-config --static" static_pkg_config
+check "the installed program finds the bundled model" "$prefix/bin/vkmoe" tokenize -p "The storm"
+
+# ---- the source archive
+if git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
+    spirv=$(sed -n 's/^VKMOE_SPIRV_DIR:PATH=//p' "$build/CMakeCache.txt")
+    spirv=${spirv:-$build/spirv}
+    mkdir "$work/one" "$work/two"
+    twice() {
+        "$root/cmake/dist.sh" --draft "$root" "$spirv" "$work/one/vkmoe-$version.tar" &&
+            (umask 077 && TZ=Asia/Tokyo "$root/cmake/dist.sh" --draft "$root" "$spirv" "$work/two/vkmoe-$version.tar") && cmp "$work"/*/vkmoe-"$version".tar
+    }
+    check "the archive is the same twice" twice
+    tar -x -C "$work" -f "$work/one/vkmoe-$version.tar"
+    [ "$(ls "$build"/spirv/*.spv 2>/dev/null | wc -l)" = 0 ] ||
+        check "it has every module" [ "$(ls "$work/vkmoe-$version"/shaders/spirv/*.h | wc -l)" = "$(ls "$build"/spirv/*.spv | wc -l)" ]
+    # a glslang that fails, and tells that it was asked
+    mkdir "$work/fake"
+    for name in glslang glslangValidator; do printf '#!/bin/sh\ntouch "%s/asked"; exit 1\n' "$work" >"$work/fake/$name"; done
+    chmod +x "$work"/fake/*
+    sub() { PATH=$work/fake:$PATH cmake -S "$work/consumers/subdirectory" -B "$work/s" -DCMAKE_BUILD_TYPE=Debug -DVKMOE="$work/vkmoe-$version"; }
+    check "add_subdirectory of the archive" sub
+    check "it builds without glslang" cmake --build "$work/s" --parallel 2
+    check "glslang was not asked" [ ! -e "$work/asked" ]
+    for kind in static shared; do check "what was built runs, $kind" says "^vkmoe $version: 6 tokens" "$work/s/hello_$kind" "$model"; done
+    echo "// changed" >>"$work/vkmoe-$version/shaders/fill.comp"
+    changed() { sub; [ -e "$work/asked" ]; }
+    check "a changed shader is not taken from the archive's modules" changed
+else
+    skip "the source archive: this is no git checkout"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
