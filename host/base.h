@@ -5,14 +5,18 @@
 #include "vkmoe.h"
 #include <stdarg.h>
 
+#if defined(__MINGW32__)
+#  define VKM_PRINTF(format_at, first_at) __attribute__((format(gnu_printf, format_at, first_at)))   /* with __USE_MINGW_ANSI_STDIO, which the build sets */
+#elif defined(__GNUC__)
+#  define VKM_PRINTF(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
+#else
+#  define VKM_PRINTF(format_at, first_at)
+#endif
+
 #define VKM_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Fills err (if any) with r and a formatted sentence; returns r, so `return vkm_fail(err, VKM_ERR_IO, "...")`. */
-vkm_result vkm_fail(vkm_error *err, vkm_result r, const char *fmt, ...)
-#if defined(__GNUC__)
-    __attribute__((format(printf, 3, 4)))
-#endif
-    ;
+vkm_result vkm_fail(vkm_error *err, vkm_result r, const char *fmt, ...) VKM_PRINTF(3, 4);
 
 /* false on overflow; *out untouched then */
 static inline bool vkm_mul(uint64_t a, uint64_t b, uint64_t *out) { if (a && b > UINT64_MAX / a) return false; *out = a * b; return true; }
@@ -22,11 +26,7 @@ static inline uint32_t vkm_div_up(uint32_t a, uint32_t b) { return a / b + (a % 
 
 /* A growing text buffer with snprintf's manner: counts what it would need, writes what fits, always terminates when size > 0. */
 typedef struct vkm_text { char *at; size_t size, used; } vkm_text;
-void vkm_textf(vkm_text *t, const char *fmt, ...)
-#if defined(__GNUC__)
-    __attribute__((format(printf, 2, 3)))
-#endif
-    ;
+void vkm_textf(vkm_text *t, const char *fmt, ...) VKM_PRINTF(2, 3);
 
 /* file.c. FNV-1a, to be gone on with: VKM_HASH_START first. */
 #define VKM_HASH_START 0xcbf29ce484222325u

@@ -68,7 +68,7 @@ void vkm_cache_load(vkm_device *device, void **data, size_t *bytes)
     *data = NULL;
     *bytes = 0;
     struct source s = {.at = device->cache_data, .left = device->cache_bytes};
-    if (device->cache_path && !(s.file = fopen(device->cache_path, "rb"))) {
+    if (device->cache_path && !(s.file = vkm_file_open(device->cache_path, "rb"))) {
         if (errno != ENOENT) vkm_logf(device, VKM_LOG_INFO, "pipeline cache %s is not used: %s", device->cache_path, strerror(errno));
         return;
     }

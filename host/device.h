@@ -6,11 +6,7 @@
 
 /* What the caps are once clamped; valid as long as the device. */
 const struct vkm_caps *vkm_device_caps(const vkm_device *device);
-void vkm_logf(const vkm_device *device, vkm_log_level level, const char *fmt, ...)
-#if defined(__GNUC__)
-    __attribute__((format(printf, 3, 4)))
-#endif
-    ;
+void vkm_logf(const vkm_device *device, vkm_log_level level, const char *fmt, ...) VKM_PRINTF(3, 4);
 
 /* ------------------------------------------------ buffers: few and large, each its own allocation, nothing is suballocated by Vulkan objects */
 

@@ -4,13 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#if defined(_WIN32)
-#  include <direct.h>
-#  define MAKE_DIRECTORY(path) _mkdir(path)
-#else
-#  define MAKE_DIRECTORY(path) mkdir(path, 0777)
-#endif
 
 uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes)
 {
@@ -23,20 +16,21 @@ uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes)
 static void make_directories(char *path)
 {
     for (char *p = path + 1; *p; p++) {
-        if (*p != '/') continue;
+        if (!strchr(VKM_PATH_SEPARATORS, *p)) continue;
+        char separator = *p;
         *p = 0;
-        MAKE_DIRECTORY(path);
-        *p = '/';
+        vkm_directory_make(path);
+        *p = separator;
     }
 }
 
-/* A name beside the file that nobody else has: "x" makes the opening exclusive, the clock and an address make a second try rare. */
+/* A name beside the file that nobody else has: what is there is not opened, the clock and an address make a second try rare. */
 static FILE *open_temporary(const char *path, char *name, size_t size)
 {
     FILE *f = NULL;
     for (int i = 0; i < 16 && !f; i++) {
         snprintf(name, size, "%s.%llx%d", path, (unsigned long long)(vkm_now_ns() ^ (uint64_t)(uintptr_t)name), i);
-        f = fopen(name, "wbx");
+        f = vkm_file_create(name);
         if (!f && errno != EEXIST) break;
     }
     return f;
@@ -55,12 +49,9 @@ vkm_result vkm_file_replace(const char *path, const void *head, size_t n_head, c
     else {
         bool written = fwrite(head, 1, n_head, f) == n_head && (n == 0 || fwrite(data, 1, n, f) == n);
         written = !fclose(f) && written;
-#if defined(_WIN32)
-        if (written) remove(path);   /* rename does not replace there */
-#endif
-        if (!written || rename(name, path)) {
+        if (!written || vkm_file_move(name, path)) {
             r = vkm_fail(err, VKM_ERR_IO, "writing %s: %s", path, strerror(errno));
-            remove(name);
+            vkm_file_remove(name);
         }
     }
     free(name);

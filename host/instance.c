@@ -1,32 +1,6 @@
 /* The Vulkan loader and an instance. Every device has its own instance, so that two of them share nothing. */
 #include "internal.h"
 #include <string.h>
-#if defined(_WIN32)
-#  include <windows.h>
-#else
-#  include <dlfcn.h>
-#endif
-
-/* The library is never closed: drivers leave threads and thread-local destructors behind that must not lose their code. The system counts the openings. */
-static PFN_vkGetInstanceProcAddr open_loader(void)
-{
-#if defined(_WIN32)
-    HMODULE library = LoadLibraryA("vulkan-1.dll");
-    return library ? (PFN_vkGetInstanceProcAddr)(void *)GetProcAddress(library, "vkGetInstanceProcAddr") : NULL;
-#else
-#  if defined(__APPLE__)
-    static const char *const names[] = {"libvulkan.dylib", "libvulkan.1.dylib", "libMoltenVK.dylib"};
-#  else
-    static const char *const names[] = {"libvulkan.so.1", "libvulkan.so"};
-#  endif
-    for (size_t i = 0; i < VKM_COUNT(names); i++) {
-        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-        void *symbol = library ? dlsym(library, "vkGetInstanceProcAddr") : NULL;
-        if (symbol) return (PFN_vkGetInstanceProcAddr)symbol;
-    }
-    return NULL;
-#endif
-}
 
 #define VALIDATION_LAYER "VK_LAYER_KHRONOS_validation"
 
@@ -35,7 +9,7 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
 {
     vkm_device *device = user;
     (void)severity, (void)types;
-    /* Newer layers say so of some instance functions that volk looks up with the device's. */
+    /* Newer layers say so of some instance functions that are looked up with the device's. */
     if (data->pMessage && strstr(data->pMessage, "vkGetDeviceProcAddr(): pName is trying to grab")) return VK_FALSE;
     atomic_fetch_add(&device->validation_count, 1);
     vkm_logf(device, VKM_LOG_ERROR, "validation: %s", data->pMessage ? data->pMessage : "");
@@ -75,8 +49,8 @@ static void load_functions(struct vkm_instance *instance, PFN_vkGetInstanceProcA
 vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device, bool validation, vkm_error *err)
 {
     *instance = (struct vkm_instance){0};
-    PFN_vkGetInstanceProcAddr get = open_loader();
-    if (!get) return vkm_fail(err, VKM_ERR_NO_DEVICE, "the Vulkan loader was not found (libvulkan.so.1): is a Vulkan driver installed?");
+    PFN_vkGetInstanceProcAddr get = (PFN_vkGetInstanceProcAddr)vkm_vulkan_loader();
+    if (!get) return vkm_fail(err, VKM_ERR_NO_DEVICE, "the Vulkan loader was not found (" VKM_VULKAN_LOADER "): is a Vulkan driver installed?");
 #define GLOBAL(name) PFN_vk##name vk##name = (PFN_vk##name)get(NULL, "vk" #name)
     GLOBAL(CreateInstance);
     GLOBAL(EnumerateInstanceVersion);
@@ -139,9 +113,9 @@ vkm_result vkm_instance_create(struct vkm_instance *instance, vkm_device *device
 
 vkm_result vkm_instance_borrow(struct vkm_instance *instance, const vkm_import *import, vkm_error *err)
 {
-    PFN_vkGetInstanceProcAddr get = import->get_instance_proc_addr ? (PFN_vkGetInstanceProcAddr)import->get_instance_proc_addr : open_loader();
+    PFN_vkGetInstanceProcAddr get = import->get_instance_proc_addr ? (PFN_vkGetInstanceProcAddr)import->get_instance_proc_addr : (PFN_vkGetInstanceProcAddr)vkm_vulkan_loader();
     *instance = (struct vkm_instance){.borrowed = true};
-    if (!get) return vkm_fail(err, VKM_ERR_NO_DEVICE, "the Vulkan loader was not found (libvulkan.so.1), and the import has no get_instance_proc_addr");
+    if (!get) return vkm_fail(err, VKM_ERR_NO_DEVICE, "the Vulkan loader was not found (" VKM_VULKAN_LOADER "), and the import has no get_instance_proc_addr");
     if (!import->instance || !import->physical_device) return vkm_fail(err, VKM_ERR_ARGUMENT, "the import has no %s", import->instance ? "physical device" : "instance");
     if (import->api_version < VK_API_VERSION_1_1)
         return vkm_fail(err, VKM_ERR_UNSUPPORTED, "the import's instance has Vulkan %u.%u (api_version), 1.1 is needed", VK_API_VERSION_MAJOR(import->api_version), VK_API_VERSION_MINOR(import->api_version));

@@ -2,6 +2,7 @@
 #ifndef VKM_HOST_INTERNAL_H
 #define VKM_HOST_INTERNAL_H
 
+#include "platform.h"
 #include "program.h"
 #include <stdatomic.h>
 #include <vulkan/vulkan_core.h>
@@ -188,11 +189,7 @@ struct vkm_device {
 };
 
 /* Turns a VkResult into ours; remembers a lost device. The sentence says what was tried, the VkResult's name is appended. */
-vkm_result vkm_fail_vk(vkm_device *device, vkm_error *err, VkResult r, const char *fmt, ...)
-#if defined(__GNUC__)
-    __attribute__((format(printf, 4, 5)))
-#endif
-    ;
+vkm_result vkm_fail_vk(vkm_device *device, vkm_error *err, VkResult r, const char *fmt, ...) VKM_PRINTF(4, 5);
 /* VKM_OK unless the device was lost before: the first line of everything that talks to it. */
 vkm_result vkm_device_alive(const vkm_device *device, vkm_error *err);
 void vkm_object_name(vkm_device *device, VkObjectType type, uint64_t handle, const char *name);
@@ -214,8 +211,6 @@ void vkm_speed_start(vkm_device *device, uint64_t ticket, double seconds);
 void vkm_full_barrier(vkm_device *device, VkCommandBuffer commands);
 /* Everything before is visible to the host once a wait has returned. */
 void vkm_host_barrier(vkm_device *device, VkCommandBuffer commands);
-/* Steady clock. */
-uint64_t vkm_now_ns(void);
 
 /* ------------------------------------------------ memory.c */
 

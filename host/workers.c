@@ -1,14 +1,7 @@
 /* A queue of jobs and the threads that empty it. */
-#if defined(__linux__)
-#  define _GNU_SOURCE   /* sched_getaffinity */
-#  include <sched.h>
-#endif
 #include "workers.h"
 #include <pthread.h>
 #include <stdlib.h>
-#if !defined(_WIN32)
-#  include <unistd.h>
-#endif
 
 struct vkm_workers {
     pthread_mutex_t lock;
@@ -18,21 +11,6 @@ struct vkm_workers {
     uint32_t n;
     pthread_t threads[];
 };
-
-uint32_t vkm_processors(void)
-{
-    long n = 0;
-#if defined(__linux__)
-    cpu_set_t set;                       /* a container or taskset may allow less than the machine has */
-    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-#elif defined(_WIN32)
-    n = pthread_num_processors_np();
-#endif
-#if defined(_SC_NPROCESSORS_ONLN)
-    if (n < 1) n = sysconf(_SC_NPROCESSORS_ONLN);
-#endif
-    return n < 1 ? 1 : (uint32_t)n;
-}
 
 /* Takes the first job and runs it, without the lock. The lock is held before and after. */
 static void run_first(vkm_workers *w)

@@ -3,7 +3,7 @@
 #ifndef VKM_HOST_WORKERS_H
 #define VKM_HOST_WORKERS_H
 
-#include "base.h"
+#include "platform.h"
 
 typedef struct vkm_workers vkm_workers;
 
@@ -13,9 +13,6 @@ struct vkm_job {
     struct vkm_job *next;
     bool done;                           /* guarded by the workers' lock: ask vkm_workers_wait */
 };
-
-/* Processors that this process may use, at least 1. */
-uint32_t vkm_processors(void);
 
 /* Starts n_threads - 1 threads: the caller is one more, while it waits. 1 starts none. Where the system refuses a thread the work is done by fewer. */
 vkm_result vkm_workers_create(uint32_t n_threads, vkm_workers **workers, vkm_error *err);

@@ -24,7 +24,7 @@ typedef vkm_result (*bench_run)(void *user, double *gpu_seconds, vkm_error *err)
 /* Wall and GPU seconds of a run; gpu->n is 0 without timestamps. VKM_ERR_CANCELLED after Ctrl-C. */
 vkm_result bench_measure(const struct bench_policy *policy, bench_run run, void *user, struct bench_stat *wall, struct bench_stat *gpu, vkm_error *err);
 /* Names what comes next, for the line of progress on stderr that bench_measure shows once it takes over a second. */
-void bench_say(const char *fmt, ...) CLI_PRINTF(1, 2);
+void bench_say(const char *fmt, ...) VKM_PRINTF(1, 2);
 void bench_verbose(bool on);            /* instead a line at once for each */
 void bench_draw(uint32_t runs);         /* what bench_measure does after each run, for others that repeat something; and when it is over: */
 void bench_wipe(void);
@@ -65,14 +65,14 @@ struct bench_report {
 };
 
 /* A row of this section and key, valid until the next call; never NULL (out of memory: a scratch row, and failed is set). */
-struct bench_row *bench_row_add(struct bench_report *report, const char *section, const char *key_fmt, ...) CLI_PRINTF(3, 4);
+struct bench_row *bench_row_add(struct bench_report *report, const char *section, const char *key_fmt, ...) VKM_PRINTF(3, 4);
 /* A measured figure: per_run / seconds, e.g. bytes / 1e9 a run for GB/s; p10 and p90 follow the seconds' p90 and p10. */
 void bench_rate(struct bench_row *row, const char *name, const char *unit, double per_run, const struct bench_stat *seconds);
 void bench_time(struct bench_row *row, const char *name, const struct bench_stat *seconds);                /* microseconds, lower is better */
 void bench_count(struct bench_row *row, const char *name, const char *unit, double value, int better);      /* counted or derived, no spread */
 void bench_invalid(struct bench_row *row, const char *name, const char *unit, const char *why);
 /* Something to keep that is no figure: "model", "logits_hash test=pp512". Replaces a note of the same key. */
-void bench_note(struct bench_report *report, const char *key, const char *fmt, ...) CLI_PRINTF(3, 4);
+void bench_note(struct bench_report *report, const char *key, const char *fmt, ...) VKM_PRINTF(3, 4);
 /* The figure of that name of the first row of this section whose key starts so; NAN if there is none or it is invalid. How ceilings are looked up. */
 double bench_find(const struct bench_report *report, const char *section, const char *key_prefix, const char *figure);
 

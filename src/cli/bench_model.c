@@ -1,15 +1,10 @@
 /* vkmoe bench model: prompts, generation, start and memory of a whole model. */
-#define _DEFAULT_SOURCE
-#define _XOPEN_SOURCE 700                  /* nftw */
 #include "bench_device.h"
 #include "model/session.h"
-#include <ftw.h>
+#include "system.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
@@ -55,13 +50,6 @@ static int parse_list(const char *option, const char *text, uint32_t most, struc
     }
 }
 
-static double cpu_seconds(void)
-{
-    struct rusage u = {0};
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 static uint64_t fnv1a(uint64_t h, const void *data, size_t n)
 {
     for (const unsigned char *p = data; n--; p++) h = (h ^ *p) * 0x100000001b3u;
@@ -97,14 +85,14 @@ static void keep_run(struct bench *b, double cpu) { b->cpu[b->n_runs++ % VKM_COU
 static vkm_result run_prompt(void *user, double *gpu, vkm_error *err)
 {
     struct bench *b = user;
-    double cpu = cpu_seconds();
+    double cpu = system_cpu_seconds();
     *gpu = NAN;
     TRY(vkm_session_rewind(b->e.session, 0, 0, err));
     for (uint32_t at = 0; at < b->n; at += BATCH) {        /* in passes of our own, so that Ctrl-C is heard between them */
         if (at && interrupted()) return vkm_fail(err, VKM_ERR_CANCELLED, "interrupted");
         TRY(vkm_session_eval(b->e.session, 0, b->tokens + at, b->n - at < BATCH ? b->n - at : BATCH, NULL, err));
     }
-    keep_run(b, cpu_seconds() - cpu);
+    keep_run(b, system_cpu_seconds() - cpu);
     return VKM_OK;
 }
 
@@ -161,12 +149,12 @@ static vkm_result generate(struct bench *b, vkm_token_fn reached, void *user, vk
 static vkm_result run_generation(void *user, double *gpu, vkm_error *err)
 {
     struct bench *b = user;
-    double cpu = cpu_seconds();
+    double cpu = system_cpu_seconds();
     *gpu = NAN;
     b->hash = FNV_START;
     TRY(generate(b, on_token, b, err));
     if (interrupted()) return vkm_fail(err, VKM_ERR_CANCELLED, "interrupted");
-    keep_run(b, cpu_seconds() - cpu);
+    keep_run(b, system_cpu_seconds() - cpu);
     return VKM_OK;
 }
 
@@ -437,32 +425,26 @@ struct caches { char folder[512], file[560], *before[VKM_COUNT(cache_variables)]
 
 static int caches_open(struct caches *c)
 {
-    const char *tmp = getenv("TMPDIR");
-    int n = snprintf(c->folder, sizeof c->folder, "%s/vkmoe-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (n >= (int)sizeof c->folder || !mkdtemp(c->folder)) { c->folder[0] = 0; return fail("no temporary folder for caches can be made in %s", tmp && *tmp ? tmp : "/tmp"); }
+    if (!system_temporary_folder("vkmoe-bench", c->folder, sizeof c->folder)) {
+        int status = fail("no temporary folder for caches can be made in %s", c->folder);
+        c->folder[0] = 0;
+        return status;
+    }
     snprintf(c->file, sizeof c->file, "%s/pipelines.bin", c->folder);
     for (size_t i = 0; i < VKM_COUNT(cache_variables); i++) {
         const char *value = getenv(cache_variables[i]);
         c->before[i] = value ? strdup(value) : NULL;
-        setenv(cache_variables[i], c->folder, 1);
+        system_set_variable(cache_variables[i], c->folder);
     }
     return STATUS_OK;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int flag, struct FTW *ftw)
-{
-    (void)info; (void)flag; (void)ftw;
-    remove(path);
-    return 0;
 }
 
 static void caches_close(struct caches *c)
 {
     if (!c->folder[0]) return;
-    nftw(c->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    system_remove_folder(c->folder);
     for (size_t i = 0; i < VKM_COUNT(cache_variables); i++) {
-        if (c->before[i]) setenv(cache_variables[i], c->before[i], 1);
-        else unsetenv(cache_variables[i]);
+        system_set_variable(cache_variables[i], c->before[i]);
         free(c->before[i]);
     }
     *c = (struct caches){0};
@@ -561,10 +543,8 @@ static void describe(struct bench *b)
 
 static void memory_row(struct bench *b)
 {
-    struct rusage u = {0};
-    getrusage(RUSAGE_SELF, &u);
     struct bench_row *row = bench_row_add(b->report, "model", "memory=peak");
-    bench_count(row, "host", "B", 1024 * (double)u.ru_maxrss, -1);
+    bench_count(row, "host", "B", system_peak_bytes(), -1);
     bench_count(row, "device", "B", (double)vkm_device_allocated(b->e.device), -1);
 }
 

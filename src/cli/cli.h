@@ -2,17 +2,10 @@
 #ifndef VKM_CLI_H
 #define VKM_CLI_H
 
-#include "vkmoe.h"
-#include <stdio.h>
+#include "host/platform.h"
 
 /* What the shell sees. An interrupted command has not done what it was asked to: it failed. */
 enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
-
-#if defined(__GNUC__)
-#  define CLI_PRINTF(f, a) __attribute__((format(printf, f, a)))
-#else
-#  define CLI_PRINTF(f, a)
-#endif
 
 /* ---------------------------------------------------------------- options.c */
 
@@ -60,10 +53,10 @@ void options_help(const struct command *command, FILE *out);
 /* ---------------------------------------------------------------- support.c */
 
 /* "vkmoe: message" on stderr; returns STATUS_FAILED. */
-int fail(const char *fmt, ...) CLI_PRINTF(1, 2);
+int fail(const char *fmt, ...) VKM_PRINTF(1, 2);
 int fail_error(const vkm_error *err);
 /* The same for a wrong command line, with a hint; command may be NULL. Returns STATUS_USAGE. */
-int fail_usage(const char *command, const char *fmt, ...) CLI_PRINTF(2, 3);
+int fail_usage(const char *command, const char *fmt, ...) VKM_PRINTF(2, 3);
 
 double seconds(void);                       /* monotonic */
 

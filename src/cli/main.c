@@ -1,6 +1,6 @@
 /* vkmoe: finds the command that the line names, and runs it. */
 #include "cli.h"
-#include <signal.h>
+#include "system.h"
 #include <string.h>
 
 /* The command "word", or "group word". */
@@ -72,6 +72,6 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_IGN);                              /* a closed pipe is seen as EPIPE, so that devices are closed in order */
+    system_start();
     return output_status(dispatch(argc, argv));
 }

@@ -1,9 +1,8 @@
 /* vkmoe run: continues a prompt. */
 #include "cli.h"
+#include "system.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 /* Where generated tokens go. */
 struct stream {
@@ -100,10 +99,7 @@ static int evaluate(const struct args *args, struct engine *e, const int32_t *id
 static uint32_t choose_seed(const struct args *args)
 {
     if (args->seed >= 0) return (uint32_t)args->seed;
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    uint64_t x = ((uint64_t)t.tv_sec << 30 ^ (uint64_t)t.tv_nsec ^ (uint64_t)getpid() << 40) * 0x9e3779b97f4a7c15u;
-    return (uint32_t)(x >> 32);
+    return (uint32_t)(system_seed() * 0x9e3779b97f4a7c15u >> 32);
 }
 
 struct figures { size_t n_prompt; double load, prompt, generation; uint32_t seed; const char *stop; };

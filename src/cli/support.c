@@ -1,14 +1,12 @@
 /* Errors, signals, files, and opening what commands need. */
 #include "cli.h"
+#include "system.h"
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 int fail(const char *fmt, ...)
 {
@@ -37,22 +35,12 @@ int fail_usage(const char *command, const char *fmt, ...)
     return STATUS_USAGE;
 }
 
-double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+double seconds(void) { return 1e-9 * (double)vkm_now_ns(); }
 
 static volatile sig_atomic_t caught;
 static void on_signal(int number) { caught = number; }
 
-void interrupts_catch(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND | SA_RESTART};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
+void interrupts_catch(void) { system_on_interrupt(on_signal); }
 
 bool interrupted(void) { return caught != 0; }
 
@@ -62,9 +50,8 @@ bool output_flush(void)
 {
     errno = 0;
     if ((fflush(stdout) || ferror(stdout)) && !output_errno) {
-        struct stat info;                                  /* a write in the middle of printing leaves no errno; pipes fail in one way only */
-        bool pipe = fstat(fileno(stdout), &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
-        output_errno = errno ? errno : pipe ? EPIPE : EIO;
+        /* a write in the middle of printing leaves no errno; pipes fail in one way only */
+        output_errno = errno ? errno : system_is_pipe(stdout) ? EPIPE : EIO;
     }
     return output_errno == 0;
 }
@@ -75,7 +62,7 @@ int output_status(int status)
     return fail("standard output: %s", strerror(output_errno));
 }
 
-bool is_terminal(FILE *f) { return isatty(fileno(f)); }
+bool is_terminal(FILE *f) { return system_is_terminal(f); }
 
 bool has_colour(FILE *f)
 {
@@ -88,7 +75,7 @@ bool has_colour(FILE *f)
 char *read_all(const char *path, size_t *n)
 {
     bool standard = strcmp(path, "-") == 0;
-    FILE *f = standard ? stdin : fopen(path, "rb");
+    FILE *f = standard ? stdin : vkm_file_open(path, "rb");
     if (!f) {
         fail("%s: %s", path, strerror(errno));
         return NULL;
@@ -135,16 +122,14 @@ const char *model_path(const struct args *args)
     const char *name = "tavern-qwen3moe.gguf", *named = args->model ? args->model : getenv("VKMOE_MODEL");
     if (named && *named) return named;
     char self[2048] = "";
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    char *slash = n > 0 ? strrchr(self, '/') : NULL;
-    if (slash) *slash = 0;
+    bool moved = system_program_folder(self, sizeof self);
     /* where it was built, where it was installed, and an installation that was moved */
     snprintf(path, sizeof path, "%s/examples/model/%s", VKMOE_SOURCE_DIR, name);
-    if (access(path, R_OK) == 0) return path;
+    if (system_file_kind(path) == SYSTEM_REGULAR) return path;
     snprintf(path, sizeof path, "%s/%s", VKMOE_DATA_DIR, name);
-    if (access(path, R_OK) == 0) return path;
+    if (system_file_kind(path) == SYSTEM_REGULAR) return path;
     snprintf(path, sizeof path, "%s/../share/vkmoe/%s", self, name);
-    if (slash && access(path, R_OK) == 0) return path;
+    if (moved && system_file_kind(path) == SYSTEM_REGULAR) return path;
     fail("the bundled model is neither in %s/examples/model nor in %s: name a GGUF file with -m FILE", VKMOE_SOURCE_DIR, VKMOE_DATA_DIR);
     return NULL;
 }
@@ -200,12 +185,8 @@ static bool on_progress(void *user, uint64_t done, uint64_t total)
 
 const char *cache_folder(char *path, size_t size)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = cache && *cache == '/' ? snprintf(path, size, "%s", cache) : home && *home ? snprintf(path, size, "%s/.cache", home) : -1;
-    if (n < 0 || (size_t)n + 32 > size) return NULL;
-    mkdir(path, 0700);
-    strcat(path, "/vkmoe");
-    mkdir(path, 0700);
+    if (!system_cache_folder(path, size) || strlen(path) + 32 > size) return NULL;
+    vkm_directory_make(strcat(path, "/vkmoe"));
     return path;
 }
 

@@ -1,17 +1,12 @@
 /* GGUF files: mapping, split models, look-up. The bytes are read and checked in gguf_parse.c.
  * A vkm_gguf does not change after it is opened, so threads may share it. */
-#define _FILE_OFFSET_BITS 64   /* files beyond 4 GiB on 32-bit hosts are refused by size, not misread */
 #include "gguf/gguf_parse.h"
+#include "host/platform.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 struct vkm_gguf {
     struct vkm_gguf_part *parts;         /* keys of the model are those of the first */
@@ -36,38 +31,18 @@ static char *shorten(const char *path)
     return shown;
 }
 
-/* A private read-only mapping: nothing is read until it is touched, and pages can be dropped at any time. A file that is truncated by
- * someone else while it is mapped raises SIGBUS on access; no reader of mappings can prevent that, but vkm_gguf_fetch mostly sees it first. */
-static vkm_result map_file(int fd, struct vkm_gguf_part *part, vkm_error *err)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0) return vkm_fail(err, VKM_ERR_IO, "%s: %s", part->file, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return vkm_fail(err, VKM_ERR_IO, "%s: not a regular file", part->file);
-    if (st.st_size == 0) return vkm_fail(err, VKM_ERR_FORMAT, "%s: the file is empty", part->file);
-    if ((uint64_t)st.st_size > SIZE_MAX / 2)
-        return vkm_fail(err, VKM_ERR_UNSUPPORTED, "%s: %llu bytes do not fit in the address space", part->file, llu((uint64_t)st.st_size));
-    void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes == MAP_FAILED) return vkm_fail(err, VKM_ERR_IO, "%s: cannot be mapped: %s", part->file, strerror(errno));
-    part->bytes = bytes;
-    part->n_bytes = (uint64_t)st.st_size;
-    part->mapped = true;
-    return VKM_OK;
-}
-
 static vkm_result open_part(const char *path, struct vkm_gguf_part *part, vkm_error *err)
 {
     part->file = shorten(path);
     if (!part->file) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "no memory to open a file");
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);   /* not to hang on a named pipe */
-    if (fd < 0) return vkm_fail(err, VKM_ERR_IO, "%s: %s", part->file, strerror(errno));
-    vkm_result r = map_file(fd, part, err);
-    close(fd);
+    vkm_result r = vkm_file_map(path, part->file, &part->bytes, &part->n_bytes, err);
+    part->mapped = r == VKM_OK;
     return r == VKM_OK ? vkm_gguf_parse(part, err) : r;
 }
 
 static void close_part(struct vkm_gguf_part *part)
 {
-    if (part->mapped) munmap((void *)(uintptr_t)part->bytes, (size_t)part->n_bytes);
+    if (part->mapped) vkm_file_unmap(part->bytes, part->n_bytes);
     vkm_gguf_part_free(part);
 }
 
@@ -448,46 +423,23 @@ const struct vkm_gguf_tensor *vkm_gguf_tensor_find(const vkm_gguf *g, const char
     return i == VKM_NO_NAME ? NULL : &g->tensors[i];
 }
 
-/* ---------------------------------------------------------------- paging */
-
-/* From the page that has the first byte to the page behind the last, or before it: then a page that goes on is not touched. */
-static bool pages(const vkm_gguf *g, const void *at, uint64_t bytes, bool last, char **first, size_t *n)
-{
-    if (!g->parts[0].mapped || !bytes) return false;   /* memory of the caller's, which must keep its bytes */
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)at / page * page, end = ((uintptr_t)at + bytes + (last ? page - 1 : 0)) / page * page;
-    *first = (char *)begin;
-    *n = end - begin;
-    return *n > 0;
-}
+/* ---------------------------------------------------------------- paging: nothing to do for memory of the caller's, which must keep its bytes */
 
 void vkm_gguf_prefetch(const vkm_gguf *g, const void *at, uint64_t bytes)
 {
-    char *first;
-    size_t n;
-    if (pages(g, at, bytes, true, &first, &n)) madvise(first, n, MADV_WILLNEED);
+    if (g->parts[0].mapped) vkm_pages_prefetch(at, bytes);
 }
 
 vkm_result vkm_gguf_fetch(const vkm_gguf *g, const void *at, uint64_t bytes, vkm_error *err)
 {
-#ifdef MADV_POPULATE_READ
-    char *first;
-    size_t n;
-    if (pages(g, at, bytes, true, &first, &n) && madvise(first, n, MADV_POPULATE_READ) != 0 && (errno == EFAULT || errno == EIO || errno == EHWPOISON)) {
-        const char *file = g->parts[0].file;           /* other errors: a kernel before 5.14 */
-        for (uint32_t i = 0; i < g->n_parts; i++)
-            if ((const uint8_t *)at >= g->parts[i].bytes && (const uint8_t *)at < g->parts[i].bytes + g->parts[i].n_bytes) file = g->parts[i].file;
-        return vkm_fail(err, VKM_ERR_IO, "%s: it cannot be read any more, or has become shorter", file);
-    }
-#else
-    (void)g; (void)at; (void)bytes; (void)err;
-#endif
-    return VKM_OK;
+    if (!g->parts[0].mapped || vkm_pages_fetch(at, bytes)) return VKM_OK;
+    const char *file = g->parts[0].file;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        if ((const uint8_t *)at >= g->parts[i].bytes && (const uint8_t *)at < g->parts[i].bytes + g->parts[i].n_bytes) file = g->parts[i].file;
+    return vkm_fail(err, VKM_ERR_IO, "%s: it cannot be read any more, or has become shorter", file);
 }
 
-/* Pages come back from the file if touched again, as the first will be where it begins with other bytes. */
 void vkm_gguf_release(const vkm_gguf *g, const void *at, uint64_t bytes)
 {
-    char *first;
-    size_t n;
-    if (pages(g, at, bytes, false, &first, &n)) madvise(first, n, MADV_DONTNEED);
+    if (g->parts[0].mapped) vkm_pages_release(at, bytes);
 }

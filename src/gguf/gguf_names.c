@@ -1,9 +1,9 @@
 /* A hash table from names to indices: keys and tensors of GGUF files. */
 #include "gguf/gguf_parse.h"
+#include "host/platform.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static uint64_t rotl(uint64_t x, int n) { return x << n | x >> (64 - n); }
 
@@ -37,9 +37,7 @@ bool vkm_names_init(struct vkm_names *t, uint64_t capacity)
     while (n < 2 * capacity) n *= 2;
     t->slots = calloc(n, sizeof t->slots[0]);
     t->mask = n - 1;
-    struct timespec now;
-    timespec_get(&now, TIME_UTC);
-    t->seed[0] = (uint64_t)now.tv_sec << 32 ^ (uint64_t)now.tv_nsec;
+    t->seed[0] = vkm_now_ns();
     t->seed[1] = (uintptr_t)t->slots;
     return t->slots != NULL;
 }

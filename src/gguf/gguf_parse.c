@@ -99,9 +99,7 @@ struct cursor {
     vkm_error *err;
 };
 
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
-#endif
+static void fail(struct cursor *c, vkm_result r, const char *fmt, ...) VKM_PRINTF(3, 4);
 static void fail(struct cursor *c, vkm_result r, const char *fmt, ...)
 {
     char text[400];

@@ -1,9 +1,9 @@
 /* Generation: sequences in lock-step, a token of each a pass. The device goes on by itself from token to token; the host reads what it has sampled out of a ring, and ends sequences. */
 #include "session.h"
+#include "host/platform.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
@@ -134,7 +134,7 @@ static vkm_result report(struct generation *g, size_t n, size_t *n_generated, vk
     return VKM_OK;
 }
 
-static double seconds(void) { struct timespec t; timespec_get(&t, TIME_UTC); return (double)t.tv_sec + (double)t.tv_nsec * 1e-9; }
+static double seconds(void) { return 1e-9 * (double)vkm_now_ns(); }
 
 /* Passes over the same rows until one of them ends. Each evaluates the tokens that the one before it sampled, and samples the next. */
 static vkm_result lock_step(struct generation *g, size_t *n_generated, vkm_error *err)
@@ -165,7 +165,7 @@ static vkm_result lock_step(struct generation *g, size_t *n_generated, vkm_error
         if (!n && !flying[turn]) return VKM_OK;
         if (!n) continue;
         TRY(vkm_wait(s->model->device, tickets[turn ^ 1], err));
-        double now = seconds(), fit = AHEAD_SECONDS * (double)n / (now - began);        /* NaN or negative when a clock jumped: one */
+        double now = seconds(), fit = AHEAD_SECONDS * (double)n / (now - began);
         began = now;
         g->ahead = fit >= AHEAD_MOST ? AHEAD_MOST : fit > 1 ? (size_t)fit : 1;
         flying[turn ^ 1] = 0;

@@ -1,4 +1,5 @@
 #include "tune.h"
+#include "host/platform.h"
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -252,7 +253,7 @@ bool vkm_tuning_load(const char *folder, const struct vkm_tuning_key *key, struc
         *why = "its folder's name is too long";
         return false;
     }
-    FILE *f = fopen(path, "rb");
+    FILE *f = vkm_file_open(path, "rb");
     if (!f) {
         if (errno != ENOENT) *why = "it cannot be opened";
         return false;
