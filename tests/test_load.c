@@ -162,10 +162,12 @@ static vkm_result load_watched(vkm_device *d, const char *path, uint32_t n_threa
 static uint32_t count_threads(void)
 {
     uint32_t n = 0;
+#if defined(__linux__)
     DIR *dir = opendir("/proc/self/task");
     for (struct dirent *e; dir && (e = readdir(dir));) n += e->d_name[0] != '.';
     if (dir) closedir(dir);
-    return n;
+#endif
+    return n;            /* 0: nobody knows */
 }
 
 /* A thread that was joined is still listed for a moment. */
@@ -322,7 +324,7 @@ Test(workers, run_every_job_once)
             uint32_t started = 0, n = 0, before = count_threads();
             vkm_workers *w = NULL;
             OK(vkm_workers_create(threads[t], &w, &err));
-            cr_assert_eq(count_threads() - before, threads[t] > 1 ? threads[t] - 1 : 0);
+            cr_assert_eq(count_threads() - before, before && threads[t] > 1 ? threads[t] - 1 : 0);
             for (int i = 0; i < N; i++) {
                 jobs[i] = (struct count_job){.job.run = count_run, .started = &started, .lock = &lock};
                 vkm_workers_push(w, &jobs[i].job);

@@ -13,6 +13,7 @@
 static inline char *mkdtemp(char *name) { return _mktemp(name) && _mkdir(name) == 0 ? name : NULL; }
 static inline int standin_mkdir(const char *path, int mode) { (void)mode; return _mkdir(path); }
 #define mkdir standin_mkdir
+#define truncate truncate64
 /* No named pipes in folders there: a folder is no regular file either. */
 static inline int mkfifo(const char *path, int mode) { (void)mode; return _mkdir(path); }
 
