@@ -275,7 +275,7 @@ struct vkm_program {
     struct vkm_op *ops;
     uint32_t n_ops, op_capacity, n_steps;
     bool finished, estimated;                  /* estimated: the cost of an indirect step is a guess */
-    VkCommandPool pool;
+    VkCommandPool pool;                        /* VK_NULL_HANDLE, and nothing recorded, until the program is submitted or profiled */
     struct vkm_recording recording;
     uint64_t last_ticket;
     VkSubmitInfo *infos;                       /* scratch of submit: list_capacity + 1 */
@@ -290,6 +290,11 @@ const struct vkm_op *vkm_program_step_op(const vkm_program *program, uint32_t i)
 void vkm_step_bind(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *step, VkDescriptorSet *set, VkPipeline *pipeline);
 /* Pushes constants and dispatches, under the step's label for debuggers, [first, first + count) of the step's workgroups along dimension axis; an indirect step whole. */
 void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *step, uint32_t axis, uint32_t first, uint32_t count);
+/* The dimension with the most workgroups, along which a step that takes too long goes in pieces; an indirect one cannot. */
+uint32_t vkm_step_axis(const struct vkm_step *step);
+void vkm_op_copy(vkm_device *device, VkCommandBuffer commands, const struct vkm_op *op);
+/* The barrier before op i. Among steps alone compute barriers do; copies before it need more. timed: there is one before every op. */
+void vkm_op_barrier(const vkm_program *program, VkCommandBuffer commands, uint32_t i, bool copies, bool timed);
 vkm_result vkm_program_record(vkm_program *program, enum vkm_record how, VkQueryPool queries, struct vkm_recording *out, vkm_error *err);
 void vkm_recording_free(vkm_program *program, struct vkm_recording *recording);
 vkm_result vkm_recording_submit(vkm_program *program, const struct vkm_recording *recording, uint32_t repeat, uint64_t *ticket, vkm_error *err);

@@ -18,13 +18,6 @@ vkm_result vkm_program_create(vkm_device *device, const char *name, vkm_program 
         return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making a program");
     }
     p->device = device;
-    VkResult r = device->vk.vkCreateCommandPool(device->handle, &(VkCommandPoolCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = device->offer.queue_family}, device->allocator, &p->pool);
-    if (r != VK_SUCCESS) {
-        vkm_result failed = vkm_fail_vk(device, err, r, "making program %s", p->name);
-        free(p->name), free(p);
-        return failed;
-    }
     *program = p;
     return VKM_OK;
 }
@@ -279,8 +272,7 @@ void vkm_step_bind(vkm_device *device, VkCommandBuffer commands, const struct vk
     }
 }
 
-/* A step that takes too long goes in pieces along its largest dimension; an indirect one cannot. */
-static uint32_t longest_axis(const struct vkm_step *s)
+uint32_t vkm_step_axis(const struct vkm_step *s)
 {
     return s->groups[0] >= s->groups[1] && s->groups[0] >= s->groups[2] ? 0 : s->groups[1] >= s->groups[2] ? 1 : 2;
 }
@@ -288,7 +280,7 @@ static uint32_t longest_axis(const struct vkm_step *s)
 static uint32_t piece_count(const struct recorder *rec, const struct vkm_op *op, double seconds)
 {
     if (op->is_copy || op->step.indirect || seconds <= rec->cut) return 1;
-    uint32_t n = op->step.groups[longest_axis(&op->step)];
+    uint32_t n = op->step.groups[vkm_step_axis(&op->step)];
     double wanted = ceil(seconds / rec->cut);
     return wanted < n ? (uint32_t)wanted : n ? n : 1;
 }
@@ -296,7 +288,7 @@ static uint32_t piece_count(const struct recorder *rec, const struct vkm_op *op,
 /* The first piece has its room already. Workgroups of one step are independent: pieces in one command buffer need no barrier between them. */
 static void record_step(struct recorder *rec, const struct vkm_step *s, uint32_t pieces, double seconds)
 {
-    uint32_t axis = longest_axis(s), n = s->groups[axis], first = 0;
+    uint32_t axis = vkm_step_axis(s), n = s->groups[axis], first = 0;
     for (uint32_t i = 0; i < pieces; i++) {
         uint32_t end = (uint32_t)((uint64_t)n * (i + 1) / pieces);
         if (i) make_room(rec, seconds);
@@ -315,17 +307,22 @@ static bool before_indirect(const vkm_program *p, uint32_t i, bool timed)
     return indirect;
 }
 
-/* Among steps alone compute barriers do; copies need more. */
-static void record_barrier(struct recorder *rec, bool copies, bool indirect)
+void vkm_op_barrier(const vkm_program *p, VkCommandBuffer commands, uint32_t i, bool copies, bool timed)
 {
     if (copies) {
-        vkm_full_barrier(rec->device, rec->commands);
+        vkm_full_barrier(p->device, commands);
         return;
     }
+    bool indirect = before_indirect(p, i, timed);
     VkPipelineStageFlags to = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | (indirect ? VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT : 0);
     VkAccessFlags access = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | (indirect ? VK_ACCESS_INDIRECT_COMMAND_READ_BIT : 0);
-    rec->device->vk.vkCmdPipelineBarrier(rec->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, to, 0, 1,
+    p->device->vk.vkCmdPipelineBarrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, to, 0, 1,
         &(VkMemoryBarrier){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT, .dstAccessMask = access}, 0, NULL, 0, NULL);
+}
+
+void vkm_op_copy(vkm_device *device, VkCommandBuffer commands, const struct vkm_op *op)
+{
+    device->vk.vkCmdCopyBuffer(commands, op->from->handle, op->to->handle, 1, &(VkBufferCopy){.srcOffset = op->from_offset, .dstOffset = op->to_offset, .size = op->bytes});
 }
 
 vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool queries, struct vkm_recording *out, vkm_error *err)
@@ -333,6 +330,10 @@ vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool q
     vkm_device *device = p->device;
     struct recorder rec = {.program = p, .device = device, .out = out, .cut = cut(device)};
     bool timed = how == VKM_RECORD_TIMED, copies = false;
+    if (!p->pool)
+        rec.r = device->vk.vkCreateCommandPool(device->handle, &(VkCommandPoolCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = device->offer.queue_family}, device->allocator, &p->pool);
+    if (rec.r != VK_SUCCESS) return vkm_fail_vk(device, err, rec.r, "recording program %s", p->name);
     make_room(&rec, 0);   /* a program without steps is one empty command buffer */
     if (timed && rec.r == VK_SUCCESS) device->vk.vkCmdResetQueryPool(rec.commands, queries, 0, 2 * p->n_ops);
     for (uint32_t i = 0; i < p->n_ops && rec.r == VK_SUCCESS; i++) {
@@ -342,11 +343,9 @@ vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool q
         copies = copies || op->is_copy;
         bool fresh = make_room(&rec, seconds / pieces);
         if (rec.r != VK_SUCCESS) break;
-        if (!fresh && (timed || op->barrier)) record_barrier(&rec, copies, before_indirect(p, i, timed));
+        if (!fresh && (timed || op->barrier)) vkm_op_barrier(p, rec.commands, i, copies, timed);
         if (timed) device->vk.vkCmdWriteTimestamp(rec.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 2 * i);
-        if (op->is_copy)
-            device->vk.vkCmdCopyBuffer(rec.commands, op->from->handle, op->to->handle, 1,
-                &(VkBufferCopy){.srcOffset = op->from_offset, .dstOffset = op->to_offset, .size = op->bytes});
+        if (op->is_copy) vkm_op_copy(device, rec.commands, op);
         else record_step(&rec, &op->step, pieces, seconds / pieces);
         if (timed && rec.r == VK_SUCCESS) device->vk.vkCmdWriteTimestamp(rec.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 2 * i + 1);
     }
@@ -368,10 +367,6 @@ vkm_result vkm_program_finish(vkm_program *p, vkm_error *err)
     if (p->finished) return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s is finished already", p->name);
     if ((r = vkm_kernels_compile(p->device, p->ops, p->n_ops, err))) return r;
     if ((r = derive_barriers(p, err))) return r;
-    if ((r = vkm_program_record(p, VKM_RECORD_DERIVED, VK_NULL_HANDLE, &p->recording, err))) {
-        vkm_recording_free(p, &p->recording);
-        return r;
-    }
     p->finished = true;
     return VKM_OK;
 }
@@ -424,10 +419,16 @@ vkm_result vkm_program_submit(vkm_program *p, uint32_t repeat, uint64_t *ticket,
 {
     if (!p->finished) return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s is not finished", p->name);
     if (!repeat) return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s: 0 runs", p->name);
+    vkm_result r = p->recording.n ? VKM_OK : vkm_program_record(p, VKM_RECORD_DERIVED, VK_NULL_HANDLE, &p->recording, err);
+    if (r) {
+        vkm_recording_free(p, &p->recording);
+        return r;
+    }
     return vkm_recording_submit(p, &p->recording, repeat, ticket, err);
 }
 
 uint32_t vkm_program_step_count(const vkm_program *p) { return p->n_steps; }
+uint32_t vkm_program_op_count(const vkm_program *p) { return p->n_ops; }
 
 const struct vkm_op *vkm_program_step_op(const vkm_program *p, uint32_t i)
 {

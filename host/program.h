@@ -36,15 +36,20 @@ void vkm_program_destroy(vkm_program *program);                             /* w
 vkm_result vkm_program_add(vkm_program *program, const struct vkm_step *step, vkm_error *err);   /* copied */
 /* Appends a copy at the end of the program: n bytes from `from` to `to` (workspace to READBACK buffer); ordered against steps by derived barriers. */
 vkm_result vkm_program_copy(vkm_program *program, vkm_buffer *from, uint64_t from_offset, vkm_buffer *to, uint64_t to_offset, uint64_t bytes, vkm_error *err);
-/* Compiles the kernels that were not yet, several at a time, on threads that end before it returns; derives barriers and records command buffers, cut so that no
- * submission is expected to run longer than about 0.5 s (a 2 s watchdog elsewhere): by cost and the device's measured rate (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
+/* Compiles the kernels that were not yet, several at a time, on threads that end before it returns; derives barriers. */
 vkm_result vkm_program_finish(vkm_program *program, vkm_error *err);
 
 /* An indirect step cannot be split: in how many steps work of this size should come, so that each fits a submission. 1 on CPU drivers, which have no watchdog. */
 uint32_t vkm_program_pieces(const vkm_device *device, uint64_t bytes, uint64_t flops);
 
-/* Queues the program `repeat` times in a row (>= 1). Does not wait. Memory of one run is visible to the next. `ticket`: for vkm_wait. */
+/* Queues the program `repeat` times in a row (>= 1). Does not wait. Memory of one run is visible to the next. `ticket`: for vkm_wait.
+ * The first time it records command buffers, cut so that no submission is expected to run longer than about 0.5 s (a 2 s watchdog elsewhere): by cost and the device's measured rate
+ * (conservative until something has been measured). A single direct step that is too long is itself split over workgroups (vkCmdDispatchBase). */
 vkm_result vkm_program_submit(vkm_program *program, uint32_t repeat, uint64_t *ticket, vkm_error *err);
+/* Records steps and copies [first, end) of a finished program into somebody else's VkCommandBuffer, which is being recorded, for a queue of the device's family, outside a render pass; it is not
+ * kept. Before the first stands a barrier for all that compute and transfers did, between them the derived ones, and after the last one that makes what they wrote visible to compute, indirect
+ * arguments, transfers and the host. Binds pipelines and descriptor set 0 and pushes constants; allocates, submits and waits for nothing. See slice.h for work that is to end in time. */
+void vkm_program_record_into(vkm_program *program, void *commands, uint32_t first, uint32_t end);
 /* Waits until the ticket (and everything before it) is done. Device lost is VKM_ERR_DEVICE_LOST, naming the program. */
 vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err);
 bool vkm_done(vkm_device *device, uint64_t ticket);                         /* poll */
@@ -62,6 +67,7 @@ vkm_result vkm_program_profile(vkm_program *program, vkm_error *err);
 /* GPU nanoseconds of step i in the last profile; 0 if none. */
 uint64_t vkm_program_step_ns(const vkm_program *program, uint32_t i);
 uint32_t vkm_program_step_count(const vkm_program *program);
+uint32_t vkm_program_op_count(const vkm_program *program);                 /* steps and copies */
 uint32_t vkm_program_barrier_count(const vkm_program *program);            /* derived ones, between steps and copies */
 const struct vkm_step *vkm_program_step(const vkm_program *program, uint32_t i);
 void vkm_program_print(const vkm_program *program, vkm_text *out);          /* a line a step: label, kernel, variant, workgroups, reads, writes, barrier before, time */

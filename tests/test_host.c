@@ -303,6 +303,48 @@ Test(host, runs_are_ordered_with_writes_between)
     }
 }
 
+/* By another's hand: any part of the list into any command buffer, and nothing of the program's own is made for it. */
+Test(host, programs_are_recorded_into_other_command_buffers)
+{
+    vkm_error err = {0};
+    struct bench t;
+    open_bench(&t, "all");
+    for (uint32_t cut = 0; cut <= 6; cut++) {
+        OK(vkm_buffer_clear(t.device, t.ws, &err));
+        vkm_program *p = new_program(&t, "recorded");
+        add(p, fill_step(&t, 0, 1, 3));            /* three workgroups of 64 ... */
+        add(p, fill_step(&t, 1, 2, 1));
+        struct vkm_step s = fill_step(&t, 1024, 1024, 9);
+        s.indirect = true, s.indirect_offset = 0;
+        add(p, s);                                 /* ... of the 16 there could be */
+        add(p, fill_step(&t, 1100, 8, 2));
+        OK(vkm_program_copy(p, t.ws, 4096, t.readback, 64, 1024, &err));
+        add(p, fill_step(&t, 1024, 16, 4));        /* after the copy has read it */
+        OK(vkm_program_finish(p, &err));
+        cr_expect_eq(vkm_program_op_count(p), 6);
+        memset(vkm_buffer_map(t.readback), 0, BYTES);
+        OK(vkm_buffer_flush(t.readback, 0, BYTES, &err));
+        for (int part = 0; part < 2; part++) {
+            VkCommandBuffer commands;
+            OK(vkm_transient_begin(t.device, &commands, &err));
+            vkm_program_record_into(p, commands, part ? cut : 0, part ? 6 : cut);
+            OK(vkm_queue_idle(t.device, &err));
+        }
+        cr_expect(!p->pool && !p->recording.n);
+        OK(vkm_buffer_invalidate(t.readback, 0, BYTES, &err));
+        const uint32_t *copied = (const uint32_t *)vkm_buffer_map(t.readback) + 16;
+        expect_words(copied, 0, 76, 9);
+        expect_words(copied, 76, 8, 2);
+        expect_words(copied, 84, 108, 9);
+        expect_words(copied, 192, 64, 0);
+        vkm_program_destroy(p);
+        const uint32_t *words = read_words(&t);
+        expect_words(words, 1024, 16, 4);
+        expect_words(words, 1040, 60, 9);
+    }
+    close_bench(&t);
+}
+
 Test(host, long_steps_are_split_over_workgroups)
 {
     vkm_error err = {0};
@@ -314,8 +356,8 @@ Test(host, long_steps_are_split_over_workgroups)
     add(p, s);
     add(p, fill_step(&t, 30000, 64, 4));
     OK(vkm_program_finish(p, &err));
-    cr_expect_gt(p->recording.n, 300);
     run(&t, p, 2);
+    cr_expect_gt(p->recording.n, 300);
     const uint32_t *words = read_words(&t);
     expect_words(words, 0, 1, 0);
     expect_words(words, 1, 20000, 3);
@@ -328,8 +370,8 @@ Test(host, long_steps_are_split_over_workgroups)
     s.bytes = t.device->caps.type == VKM_TYPE_CPU ? 4900000000u : 0;
     add(p, s);
     OK(vkm_program_finish(p, &err));
-    if (s.bytes) cr_expect_eq(p->recording.n, 5);
     run(&t, p, 3);
+    if (s.bytes) cr_expect_eq(p->recording.n, 5);
     expect_words(read_words(&t), 0, 20000, 5);
     vkm_program_destroy(p);
     close_bench(&t);
