@@ -324,6 +324,100 @@ typedef struct vkm_generation {
  * If it fails (device lost) the sequences hold the tokens that were reported. */
 VKM_API vkm_result vkm_session_generate(vkm_session *session, vkm_generation *sequences, size_t n, vkm_token_fn on_token, void *user, vkm_error *err);
 
+/* ---------------------------------------------------------------- sessions in a frame */
+
+/* For programs that draw. What sequences are to do is queued; then it is recorded, a slice a frame, into command buffers of the caller's. A slice is whatever fits the budget: it begins and
+ * ends at any step of a pass over the weights, so a token may take many frames, or a frame hold many tokens. Recording makes no Vulkan object, allocates no memory, and neither submits nor waits.
+ * The tokens are bit for bit those of vkm_session_eval and vkm_session_generate, whatever the slices.
+ *
+ *     vkm_session_queue_eval(session, seq, prompt, n, &err);  vkm_session_queue_generate(session, &generation, &err);       any time; may compile kernels
+ *     every frame:  vkm_session_record(session, commands, &budget, &slice[frame], &err);                                     and submit, with a fence
+ *     its fence is signalled:  vkm_session_completed(session, &slice[frame], on_token, user, &err);                          tokens arrive
+ *
+ * Prompts are evaluated in the order in which they were queued, one at a time, in chunks of at most n_batch tokens; all sequences that generate get their next token in one pass, between chunks.
+ * While slices are in flight (recorded and not yet completed) functions that run something themselves are VKM_ERR_ARGUMENT: vkm_session_eval, _generate, _copy, _save, _restore;
+ * and on a sequence with queued work so is _rewind. Recording needs a session without `audit` and `profile`.
+ * Threads: as everywhere, the objects of a device by one thread at a time; the command buffer is the caller's alone. */
+
+/* Compiles and allocates everything that recording will need for prompts of up to n_tokens (0: of any length) while up to n_generating sequences (0: all) generate; with the queue functions a
+ * frame would wait for that. Of what they need themselves they do the same. May take seconds the first time, with a pipeline cache less. Host memory: about 1.4 KiB a step of each program;
+ * a program for each number of generating sequences, and two for each power of two of prompt tokens. */
+VKM_API vkm_result vkm_session_prepare(vkm_session *session, uint32_t n_tokens, uint32_t n_generating, vkm_error *err);
+
+/* Queues tokens [n_tokens], which are copied, to be appended to a sequence, behind what is queued for it already. If the sequence is empty and another one holds the same first tokens
+ * when its turn comes, their keys and values are copied from there instead of being computed again; so a prompt that many share is computed once, also if all are queued at the same time.
+ * VKM_ERR_CONTEXT_FULL if they do not fit, VKM_ERR_ARGUMENT if a generation is queued: cancel it, or wait for its end. */
+VKM_API vkm_result vkm_session_queue_eval(vkm_session *session, uint32_t seq, const int32_t *tokens, size_t n_tokens, vkm_error *err);
+/* Queues the generation of tokens behind what is queued for that sequence; everything of `generation` is as for vkm_session_generate and copied, n_generated is not used.
+ * VKM_ERR_ARGUMENT if the sequence is and will be empty, or has a generation already. */
+VKM_API vkm_result vkm_session_queue_generate(vkm_session *session, const vkm_generation *generation, vkm_error *err);
+/* Drops what is queued for a sequence. It keeps the tokens that were evaluated or delivered; what slices in flight still do for it does not count. Not waited for, and no error if nothing is queued. */
+VKM_API vkm_result vkm_session_cancel(vkm_session *session, uint32_t seq, vkm_error *err);
+
+typedef enum vkm_ending { VKM_END_NONE = 0, VKM_END_LENGTH = 1 /* n_tokens were generated */, VKM_END_TOKEN = 2 /* end-of-generation token */, VKM_END_CONTEXT = 3 /* the context is full */,
+                          VKM_END_CALLER = 4 /* on_token said so */, VKM_END_CANCELLED = 5 } vkm_ending;
+typedef struct vkm_sequence_status {
+    uint32_t n_past;             /* tokens, as vkm_session_n_past: prompt tokens count when the last slice with them is recorded, generated ones when they are delivered */
+    uint32_t n_queued;           /* prompt tokens that are not yet */
+    bool generating;             /* a generation is queued, or its tokens are still being delivered */
+    uint32_t n_ahead;            /* tokens that slices in flight generate */
+    size_t n_generated;          /* tokens delivered of the last generation */
+    vkm_ending ending;           /* how the last generation ended; VKM_END_NONE: there was none, or it goes on */
+} vkm_sequence_status;
+VKM_API vkm_result vkm_session_status(const vkm_session *session, uint32_t seq, vkm_sequence_status *status, vkm_error *err);
+
+/* Bounds of a slice. NULL or zeros: none but that a sequence gets at most 16 tokens of it. */
+typedef struct vkm_budget {
+    size_t struct_size;
+    uint32_t max_us;             /* GPU time in microseconds. Kept by what steps of the same kernel and size took in earlier slices (until there were some, by a guess from the kind of device, which
+                                    errs on the long side), with a margin, so that 19 of 20 slices take no longer. A step that takes longer alone is recorded in pieces if it can be, else it is a slice */
+    uint32_t max_dispatches;     /* dispatches, and copies of KV caches or results */
+} vkm_budget;
+
+/* A slice in a command buffer. */
+typedef struct vkm_slice {
+    uint64_t number;             /* 1, 2, ...; 0: nothing was recorded */
+    bool more;                   /* there is queued work that no slice holds yet */
+    uint32_t n_dispatches;
+    double expected_us;
+    double measured_us;          /* out of vkm_session_completed by timestamps; 0 where the queue has none. A caller that has timed it may set it before: then that counts */
+} vkm_slice;
+
+/* Records the next slice of the queued work into a VkCommandBuffer that is being recorded, outside a render pass, for a queue of the device's family (vkm_wanted, vkm_import). It binds compute pipelines and
+ * descriptor sets, pushes constants, resets and writes queries of its own, and ends with a barrier that its successor needs. Slices must be executed once and in the order of their numbers: submit them to one queue in that order,
+ * or with semaphores. With nothing to do, or 16 slices in flight, nothing is recorded and slice->number is 0, which is no error. */
+VKM_API vkm_result vkm_session_record(vkm_session *session, void *commands, const vkm_budget *budget, vkm_slice *slice, vkm_error *err);
+/* Says that the device has finished a slice, and so those before it; not called for one that is 0. Reports their tokens as vkm_session_generate does, and learns from their timestamps. A sequence that ends here has perhaps been
+ * recorded further in slices in flight; those tokens are dropped. It does not wait. */
+VKM_API vkm_result vkm_session_completed(vkm_session *session, vkm_slice *slice, vkm_token_fn on_token, void *user, vkm_error *err);
+/* Says that the slices in flight have not been executed and never will be (the frame was dropped): what they held is queued again. */
+VKM_API vkm_result vkm_session_discard(vkm_session *session, vkm_error *err);
+/* All of it on the library's own queue: records a slice, submits it, waits for it, reports its tokens. slice->more says whether to call it again. */
+VKM_API vkm_result vkm_session_step(vkm_session *session, const vkm_budget *budget, vkm_slice *slice, vkm_token_fn on_token, void *user, vkm_error *err);
+
+/* A sequence as bytes: its tokens and its KV cache. *bytes in: capacity of data, out: bytes needed; when that is more than the capacity nothing is written and the result is still VKM_OK.
+ * Sampling parameters are not in it. Of a sequence without queued work; waits for the device. */
+VKM_API vkm_result vkm_session_save(vkm_session *session, uint32_t seq, void *data, size_t *bytes, vkm_error *err);
+/* Makes a sequence what was saved, in this or another session of the same model and kv_type, whose n_ctx may be another: it goes on with the same bits. The bytes need not be trusted: what is not
+ * a saved sequence is VKM_ERR_FORMAT, one of another model or kv_type VKM_ERR_ARGUMENT, one that is too long VKM_ERR_CONTEXT_FULL, and the sequence is then as it was. */
+VKM_API vkm_result vkm_session_restore(vkm_session *session, uint32_t seq, const void *data, size_t bytes, vkm_error *err);
+
+/* Device memory of a model and a session, in bytes as the driver will count them. */
+typedef struct vkm_memory {
+    uint64_t weights;
+    uint64_t kv;
+    uint64_t workspace;          /* and tables */
+    uint64_t readback;           /* host memory that the device can write */
+    uint64_t total;              /* of the above */
+    uint64_t staging;            /* more of host memory while the model is loaded */
+    uint64_t available;          /* device memory that is left, before anything of this; 0 without a device */
+} vkm_memory;
+/* What vkm_model_load and vkm_session_create with these params (NULL: defaults) would allocate; reads the file's head, allocates nothing on the device. device NULL: as on a GPU with buffers of up
+ * to 4 GiB, to within a few KiB. VKM_ERR_LIMIT as they would. */
+VKM_API vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory *memory, vkm_error *err);
+
+/* ---------------------------------------------------------------- texts for people */
+
 /* Writes a program of the session as text, a line a step: name, variant, workgroups, reads, writes, barriers. decode false: the one that evaluates n tokens of a sequence;
  * true: the one that makes a token of each of n sequences. n is clamped to what the session can do.
  * With params.profile also the GPU time of its last run. Returns the length needed, like snprintf. */
