@@ -262,6 +262,7 @@ struct vkm_op {
     struct vkm_step step;
     vkm_buffer *from, *to;
     uint64_t from_offset, to_offset, bytes;
+    uint32_t kind;                             /* of slice.c */
     uint64_t ns;                               /* of the last profile */
 };
 
@@ -292,6 +293,7 @@ void vkm_step_bind(vkm_device *device, VkCommandBuffer commands, const struct vk
 void vkm_step_record(vkm_device *device, VkCommandBuffer commands, const struct vkm_step *step, uint32_t axis, uint32_t first, uint32_t count);
 /* The dimension with the most workgroups, along which a step that takes too long goes in pieces; an indirect one cannot. */
 uint32_t vkm_step_axis(const struct vkm_step *step);
+double vkm_op_seconds(const vkm_device *device, const struct vkm_op *op);   /* by the cost model in program.c, which errs on the long side */
 void vkm_op_copy(vkm_device *device, VkCommandBuffer commands, const struct vkm_op *op);
 /* The barrier before op i. Among steps alone compute barriers do; copies before it need more. timed: there is one before every op. */
 void vkm_op_barrier(const vkm_program *program, VkCommandBuffer commands, uint32_t i, bool copies, bool timed);

@@ -162,7 +162,7 @@ static double model_seconds(const vkm_device *device, double bytes, double flops
     return bytes > flops ? bytes : flops;
 }
 
-static double step_seconds(const vkm_device *device, const struct vkm_op *op)
+double vkm_op_seconds(const vkm_device *device, const struct vkm_op *op)
 {
     return op->is_copy ? model_seconds(device, 2.0 * (double)op->bytes, 0) : model_seconds(device, (double)op->step.bytes, (double)op->step.flops);
 }
@@ -338,7 +338,7 @@ vkm_result vkm_program_record(vkm_program *p, enum vkm_record how, VkQueryPool q
     if (timed && rec.r == VK_SUCCESS) device->vk.vkCmdResetQueryPool(rec.commands, queries, 0, 2 * p->n_ops);
     for (uint32_t i = 0; i < p->n_ops && rec.r == VK_SUCCESS; i++) {
         const struct vkm_op *op = &p->ops[i];
-        double seconds = step_seconds(device, op);
+        double seconds = vkm_op_seconds(device, op);
         uint32_t pieces = piece_count(&rec, op, seconds);
         copies = copies || op->is_copy;
         bool fresh = make_room(&rec, seconds / pieces);

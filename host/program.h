@@ -27,6 +27,7 @@ struct vkm_step {
     uint32_t n_reads, n_writes;
     struct vkm_range reads[VKM_STEP_RANGES], writes[VKM_STEP_RANGES];
     uint32_t concurrent;               /* nonzero: neighbouring steps of the same value write disjoint parts of what they declare; no barrier between them */
+    bool grows;                        /* takes longer the longer sequences are: see slice.h */
     uint64_t bytes, flops;             /* counted from what the kernel must move and do: cost and roofline; an estimate for indirect steps */
 };
 

@@ -26,8 +26,7 @@ struct generation {
 
 static uint32_t bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 
-/* The parameters as words of the step state. */
-static vkm_result sampling_words(const struct vkm_session *s, const vkm_sampling_params *given, uint32_t words[VKM_SAMPLING_WORDS], vkm_error *err)
+vkm_result vkm_session_sampling_words(const struct vkm_session *s, const vkm_sampling_params *given, uint32_t words[VKM_SAMPLING_WORDS], vkm_error *err)
 {
     vkm_sampling_params p = {0};
     if (given) memcpy(&p, given, given->struct_size && given->struct_size < sizeof p ? given->struct_size : sizeof p);
@@ -46,8 +45,7 @@ static vkm_result sampling_words(const struct vkm_session *s, const vkm_sampling
     return VKM_OK;
 }
 
-/* Element i of the caller's array, whose elements are as long as its header said. */
-static vkm_generation element(const vkm_generation *all, size_t i)
+vkm_generation vkm_generation_at(const vkm_generation *all, size_t i)
 {
     vkm_generation g = {0};
     size_t size = all->struct_size ? all->struct_size : sizeof g;
@@ -61,18 +59,24 @@ static vkm_result make_rows(struct generation *g, const vkm_generation *all, siz
     struct vkm_session *s = g->s;
     uint32_t words[VKM_SAMPLING_WORDS];
     for (size_t i = 0; i < n; i++) {
-        vkm_generation e = element(all, i);
-        if (e.seq >= s->n_seq) return vkm_fail(err, VKM_ERR_ARGUMENT, "there is no sequence %u: the session has %u", e.seq, s->n_seq);
+        vkm_generation e = vkm_generation_at(all, i);
+        TRY(vkm_session_check_sequence(s, e.seq, err));
         for (size_t k = 0; k < i; k++)
-            if (element(all, k).seq == e.seq) return vkm_fail(err, VKM_ERR_ARGUMENT, "sequence %u is to be generated twice", e.seq);
+            if (vkm_generation_at(all, k).seq == e.seq) return vkm_fail(err, VKM_ERR_ARGUMENT, "sequence %u is to be generated twice", e.seq);
         const struct vkm_sequence *q = &s->sequences[e.seq];
         if (q->n_past == 0) return vkm_fail(err, VKM_ERR_ARGUMENT, "sequence %u is empty and cannot be gone on with: call vkm_session_eval first", e.seq);
-        TRY(sampling_words(s, e.sampling, words, err));
+        TRY(vkm_session_sampling_words(s, e.sampling, words, err));
         size_t room = s->n_ctx - q->n_past;
         struct row row = {.seq = e.seq, .index = (uint32_t)i, .most = e.n_tokens && e.n_tokens < room ? e.n_tokens : room, .ignore_end = e.ignore_end};
         if (row.most) g->rows[g->n++] = row;
     }
     return VKM_OK;
+}
+
+void vkm_session_recent(const struct vkm_sequence *q, uint32_t recent[VKM_RECENT])
+{
+    memset(recent, 0, VKM_RECENT * sizeof *recent);
+    for (uint32_t p = q->n_past > VKM_RECENT ? q->n_past - VKM_RECENT : 0; p < q->n_past; p++) recent[p % VKM_RECENT] = (uint32_t)q->tokens[p];
 }
 
 /* The sampling state of the rows' sequences. */
@@ -81,9 +85,9 @@ static vkm_result write_sampling(struct generation *g, const vkm_generation *all
     struct vkm_session *s = g->s;
     for (uint32_t i = 0; i < g->n; i++) {
         const struct vkm_sequence *q = &s->sequences[g->rows[i].seq];
-        uint32_t words[VKM_SAMPLING_WORDS], recent[VKM_RECENT] = {0};
-        TRY(sampling_words(s, element(all, g->rows[i].index).sampling, words, err));
-        for (uint32_t p = q->n_past > VKM_RECENT ? q->n_past - VKM_RECENT : 0; p < q->n_past; p++) recent[p % VKM_RECENT] = (uint32_t)q->tokens[p];
+        uint32_t words[VKM_SAMPLING_WORDS], recent[VKM_RECENT];
+        TRY(vkm_session_sampling_words(s, vkm_generation_at(all, g->rows[i].index).sampling, words, err));
+        vkm_session_recent(q, recent);
         TRY(vkm_workspace_write(s->model->device, s->workspace, ((uint64_t)s->space.sampling + g->rows[i].seq * VKM_SAMPLING_WORDS) * 4, words, sizeof words, err));
         TRY(vkm_workspace_write(s->model->device, s->workspace, ((uint64_t)s->space.recent + g->rows[i].seq * VKM_RECENT) * 4, recent, sizeof recent, err));
     }
@@ -199,7 +203,9 @@ vkm_result vkm_session_generate(vkm_session *s, vkm_generation *sequences, size_
     struct generation g = {.s = s, .rows = calloc(n, sizeof *g.rows), .ahead = 1, .on_token = on_token, .user = user};
     size_t *made = calloc(n, sizeof *made);
     vkm_result r = g.rows && made ? make_rows(&g, sequences, n, err) : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    for (uint32_t i = 0; !r && i < g.n; i++) r = vkm_frame_settle(s, g.rows[i].seq, true, err);
     if (!r) r = generate(&g, sequences, made, err);
+    for (size_t i = 0; g.rows && i < n; i++) vkm_frame_changed(s, vkm_generation_at(sequences, i).seq);
     size_t size = sequences->struct_size ? sequences->struct_size : sizeof *sequences;
     for (size_t i = 0; !r && i < n; i++) memcpy((char *)sequences + i * size + offsetof(vkm_generation, n_generated), &made[i], sizeof *made);
     free(g.rows);

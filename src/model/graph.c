@@ -122,6 +122,18 @@ static vkm_result build(struct vkm_session *s, struct vkm_recipe r, vkm_program 
     return vkm_program_finish(program, err);
 }
 
+vkm_result vkm_session_build(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%u %s%s, logits of %u%s", recipe.n, recipe.each_its_own ? "sequence" : "token", recipe.n == 1 ? "" : "s", recipe.count, recipe.sample ? ", sample" : "");
+    vkm_program *made;
+    TRY(vkm_program_create(s->model->device, name, &made, err));
+    vkm_result r = build(s, recipe, made, err);
+    if (r != VKM_OK) vkm_program_destroy(made);
+    else *program = made;
+    return r;
+}
+
 static bool same(const struct vkm_recipe *a, const struct vkm_recipe *b)
 {
     return a->n == b->n && a->first == b->first && a->count == b->count && a->each_its_own == b->each_its_own && a->of_last == b->of_last && a->read_logits == b->read_logits && a->sample == b->sample;
@@ -140,12 +152,8 @@ vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, 
         }
         if (slot->used < free_slot->used) free_slot = slot;
     }
-    char name[64];
-    snprintf(name, sizeof name, "%u %s%s, logits of %u%s", recipe.n, recipe.each_its_own ? "sequence" : "token", recipe.n == 1 ? "" : "s", recipe.count, recipe.sample ? ", sample" : "");
     vkm_program *made;
-    TRY(vkm_program_create(s->model->device, name, &made, err));
-    vkm_result r = build(s, recipe, made, err);
-    if (r != VKM_OK) { vkm_program_destroy(made); return r; }
+    TRY(vkm_session_build(s, recipe, &made, err));
     vkm_program_destroy(free_slot->program);
     *free_slot = (struct vkm_slot){recipe, made, s->clock};
     *program = made;

@@ -192,6 +192,7 @@ vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params
 void vkm_session_destroy(vkm_session *s)
 {
     if (!s) return;
+    vkm_frame_destroy(s);
     for (uint32_t i = 0; i < VKM_PROGRAMS; i++) vkm_program_destroy(s->slots[i].program);
     for (uint32_t i = 0; i < s->n_sets; i++) vkm_bindings_destroy(s->sets[i]);
     for (uint32_t i = 0; s->kv && i < s->n_kv; i++) vkm_buffer_destroy(s->kv[i]);
@@ -209,7 +210,7 @@ uint32_t vkm_session_n_ctx(const vkm_session *s) { return s->n_ctx; }
 uint32_t vkm_session_n_seq(const vkm_session *s) { return s->n_seq; }
 uint32_t vkm_session_n_past(const vkm_session *s, uint32_t seq) { return seq < s->n_seq ? s->sequences[seq].n_past : 0; }
 
-static vkm_result check_sequence(const struct vkm_session *s, uint32_t seq, vkm_error *err)
+vkm_result vkm_session_check_sequence(const struct vkm_session *s, uint32_t seq, vkm_error *err)
 {
     return seq < s->n_seq ? VKM_OK : vkm_fail(err, VKM_ERR_ARGUMENT, "there is no sequence %u: the session has %u", seq, s->n_seq);
 }
@@ -223,10 +224,12 @@ static void cut(struct vkm_sequence *q, uint32_t n)
 
 vkm_result vkm_session_rewind(vkm_session *s, uint32_t seq, uint32_t n, vkm_error *err)
 {
-    TRY(check_sequence(s, seq, err));
+    TRY(vkm_session_check_sequence(s, seq, err));
     struct vkm_sequence *q = &s->sequences[seq];
     if (n > q->n_past) return vkm_fail(err, VKM_ERR_ARGUMENT, "cannot rewind to token %u: sequence %u has %u", n, seq, q->n_past);
+    TRY(vkm_frame_settle(s, seq, false, err));
     cut(q, n);
+    vkm_frame_changed(s, seq);
     return VKM_OK;
 }
 
@@ -237,24 +240,31 @@ static vkm_buffer *unit_buffer(const struct vkm_session *s, const struct vkm_kv 
     return s->kv[l->set * s->kv_in_set + u / l->units];
 }
 
-/* The first n tokens of one unit: of each head whole rounds of 32 keys, or n values. */
+void vkm_session_unit_parts(const struct vkm_session *s, const struct vkm_kv *l, uint32_t unit, uint32_t from, uint32_t to, uint32_t n, struct vkm_part *parts, vkm_buffer **a, vkm_buffer **b)
+{
+    uint32_t n_heads = s->model->h.n_head_kv;
+    uint64_t at_from, at_to, head = l->bytes / n_heads, token = head / s->n_ctx;
+    *a = unit_buffer(s, l, unit + from, &at_from);
+    *b = unit_buffer(s, l, unit + to, &at_to);
+    for (uint32_t i = 0; i < n_heads; i++) parts[i] = (struct vkm_part){at_from + i * head, at_to + i * head, n * token};
+}
+
 static vkm_result copy_unit(struct vkm_session *s, const struct vkm_kv *l, uint32_t unit, uint32_t from, uint32_t to, uint32_t n, struct vkm_part *parts, vkm_error *err)
 {
-    const struct vkm_hparams *h = &s->model->h;
-    uint64_t at_from, at_to, head = l->bytes / h->n_head_kv, token = head / s->n_ctx;
-    vkm_buffer *a = unit_buffer(s, l, unit + from, &at_from), *b = unit_buffer(s, l, unit + to, &at_to);
-    for (uint32_t i = 0; i < h->n_head_kv; i++) parts[i] = (struct vkm_part){at_from + i * head, at_to + i * head, n * token};
-    return vkm_buffer_copy(s->model->device, a, b, parts, h->n_head_kv, err);
+    vkm_buffer *a, *b;
+    vkm_session_unit_parts(s, l, unit, from, to, n, parts, &a, &b);
+    return vkm_buffer_copy(s->model->device, a, b, parts, s->model->h.n_head_kv, err);
 }
 
 vkm_result vkm_session_copy(vkm_session *s, uint32_t from, uint32_t to, uint32_t n, vkm_error *err)
 {
-    TRY(check_sequence(s, from, err));
-    TRY(check_sequence(s, to, err));
+    TRY(vkm_session_check_sequence(s, from, err));
+    TRY(vkm_session_check_sequence(s, to, err));
     const struct vkm_sequence *a = &s->sequences[from];
     struct vkm_sequence *b = &s->sequences[to];
     if (from == to) return vkm_fail(err, VKM_ERR_ARGUMENT, "sequence %u cannot be copied to itself", from);
     if (n > a->n_past) return vkm_fail(err, VKM_ERR_ARGUMENT, "cannot copy %u tokens: sequence %u has %u", n, from, a->n_past);
+    TRY(vkm_frame_settle(s, to, true, err));
     uint32_t n_kv = n < a->n_kv ? n : a->n_kv;
     struct vkm_part *parts = malloc(s->model->h.n_head_kv * sizeof *parts);
     vkm_result r = parts ? VKM_OK : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
@@ -267,11 +277,13 @@ vkm_result vkm_session_copy(vkm_session *s, uint32_t from, uint32_t to, uint32_t
     uint64_t row = (uint64_t)s->space.last.ld * 4, last = (uint64_t)s->space.last.at * 4;
     if (!r && has_last) r = vkm_buffer_copy(s->model->device, s->workspace, s->workspace, &(struct vkm_part){last + from * row, last + to * row, row}, 1, err);
     free(parts);
+    vkm_frame_changed(s, to);
     if (r) return r;
     memcpy(b->tokens, a->tokens, n * sizeof *b->tokens);
     b->n_past = n;
     b->n_kv = n_kv;
     b->has_last = has_last;
+    vkm_frame_changed(s, to);
     return VKM_OK;
 }
 
@@ -333,20 +345,29 @@ static vkm_result pass(struct vkm_session *s, uint32_t seq, uint32_t n, uint32_t
     return VKM_OK;
 }
 
-vkm_result vkm_session_eval(vkm_session *s, uint32_t seq, const int32_t *tokens, size_t n, float *logits, vkm_error *err)
+vkm_result vkm_session_check_tokens(const struct vkm_session *s, uint32_t used, const int32_t *tokens, size_t n, vkm_error *err)
 {
-    TRY(check_sequence(s, seq, err));
-    if (n == 0) return VKM_OK;
-    struct vkm_sequence *q = &s->sequences[seq];
-    if (!tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_eval: tokens is NULL");
-    if (n > s->n_ctx - q->n_past) return vkm_fail(err, VKM_ERR_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u, %u are used", n, s->n_ctx, q->n_past);
+    if (!tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "tokens is NULL");
+    if (n > s->n_ctx - used) return vkm_fail(err, VKM_ERR_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u, %u are used", n, s->n_ctx, used);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->h.n_vocab) return vkm_fail(err, VKM_ERR_ARGUMENT, "token %d at %zu is not in the vocabulary of %u", tokens[i], i, s->model->h.n_vocab);
+    return VKM_OK;
+}
+
+vkm_result vkm_session_eval(vkm_session *s, uint32_t seq, const int32_t *tokens, size_t n, float *logits, vkm_error *err)
+{
+    TRY(vkm_session_check_sequence(s, seq, err));
+    if (n == 0) return VKM_OK;
+    struct vkm_sequence *q = &s->sequences[seq];
+    TRY(vkm_session_check_tokens(s, q->n_past, tokens, n, err));
+    TRY(vkm_frame_settle(s, seq, true, err));
     memcpy(q->tokens + q->n_past, tokens, n * sizeof *tokens);
     uint32_t end = q->n_past + (uint32_t)n, skip = q->n_past - q->n_kv;   /* a token that was generated and not evaluated goes first */
     while (q->n_kv < end) {
         uint32_t part = end - q->n_kv < s->space.n_batch ? end - q->n_kv : s->space.n_batch;
-        TRY(pass(s, seq, part, skip, logits, err));
+        vkm_result r = pass(s, seq, part, skip, logits, err);
+        vkm_frame_changed(s, seq);
+        if (r != VKM_OK) return r;
         if (logits) logits += (size_t)(part - skip) * s->model->h.n_vocab;
         skip = 0;
     }

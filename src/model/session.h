@@ -47,15 +47,35 @@ struct vkm_session {
     uint32_t *words;                           /* [3][n_batch] what goes into the rows of a pass */
     struct vkm_slot slots[VKM_PROGRAMS];
     uint64_t clock;
+    struct vkm_frame *frame;                   /* frame.h; NULL until something is queued */
 };
 
 /* space.c */
 void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */
 vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err);
+/* A program of the caller's */
+vkm_result vkm_session_build(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err);
 /* session.c: runs a recipe and waits; as an audit or profile if the session is for that */
 vkm_result vkm_session_run(struct vkm_session *s, struct vkm_recipe recipe, vkm_error *err);
 /* Writes what rows [0, n) of the next pass are: tokens, positions and sequences out of s->words, [3][n_batch]. */
 vkm_result vkm_session_write_rows(struct vkm_session *s, uint32_t n, vkm_error *err);
+vkm_result vkm_session_check_sequence(const struct vkm_session *s, uint32_t seq, vkm_error *err);
+/* Whether tokens [n] are of the vocabulary and fit behind `used` others. */
+vkm_result vkm_session_check_tokens(const struct vkm_session *s, uint32_t used, const int32_t *tokens, size_t n, vkm_error *err);
+/* Where the first n tokens of a unit of two sequences lie: a part for each kv head. A unit of keys is in whole rounds of 32. */
+void vkm_session_unit_parts(const struct vkm_session *s, const struct vkm_kv *l, uint32_t unit, uint32_t from, uint32_t to, uint32_t n, struct vkm_part *parts, vkm_buffer **a, vkm_buffer **b);
+
+/* generate.c: element i of the caller's array, whose elements are as long as its header said; sampling parameters as words of the step state; a sequence's last tokens as the device has them */
+vkm_generation vkm_generation_at(const vkm_generation *all, size_t i);
+vkm_result vkm_session_sampling_words(const struct vkm_session *s, const vkm_sampling_params *given, uint32_t words[VKM_SAMPLING_WORDS], vkm_error *err);
+void vkm_session_recent(const struct vkm_sequence *q, uint32_t recent[VKM_RECENT]);
+
+/* frame.c */
+void vkm_frame_destroy(struct vkm_session *s);
+/* Before a sequence (VKM_NONE: none) is changed, or something runs. VKM_ERR_ARGUMENT if the sequence has queued work; or if something runs while slices are in flight. */
+vkm_result vkm_frame_settle(struct vkm_session *s, uint32_t seq, bool runs, vkm_error *err);
+/* A sequence was. */
+void vkm_frame_changed(struct vkm_session *s, uint32_t seq);
 
 #endif

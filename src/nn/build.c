@@ -419,7 +419,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
         .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale,
         .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
-    struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set],
+    struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set], .grows = true,
                          .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     VKM_STEP_PUSH(s, push);
     vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
