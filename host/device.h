@@ -29,6 +29,8 @@ vkm_result vkm_buffer_flush(vkm_buffer *buffer, uint64_t offset, uint64_t bytes,
  * allocated through us. An estimate, to fail early with a clear message. */
 uint64_t vkm_device_budget(const vkm_device *device);
 uint64_t vkm_device_allocated(const vkm_device *device);
+/* What a buffer of so many bytes will be counted as in there. */
+vkm_result vkm_buffer_needs(vkm_device *device, enum vkm_buffer_kind kind, uint64_t bytes, uint64_t *needs, vkm_error *err);
 
 /* ------------------------------------------------ uploads: a staging ring, or straight into mapped memory */
 

@@ -225,6 +225,8 @@ struct vkm_buffer {
     char name[64];
 };
 
+VkBufferCreateInfo vkm_buffer_info(const vkm_device *device, uint64_t bytes);   /* estimate.c */
+
 /* ------------------------------------------------ cache.c */
 
 /* What cache_path or cache_data have for the driver; *data NULL when that is nothing usable; malloc'd. */

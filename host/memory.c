@@ -130,12 +130,8 @@ static vkm_result allocate(vkm_buffer *b, enum vkm_buffer_kind kind, const VkMem
 static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_error *err)
 {
     vkm_device *device = b->device;
-    VkResult r = device->vk.vkCreateBuffer(device->handle, &(VkBufferCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = vkm_align(b->bytes, 16),   /* kernels view it as uvec4[] */
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
-                 (device->caps.scalar_loads ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0),
-    }, device->allocator, &b->handle);
+    VkBufferCreateInfo info = vkm_buffer_info(device, b->bytes);
+    VkResult r = device->vk.vkCreateBuffer(device->handle, &info, device->allocator, &b->handle);
     if (r != VK_SUCCESS) return vkm_fail_vk(device, err, r, "making buffer %s of %llu bytes", b->name, (unsigned long long)b->bytes);
     VkMemoryRequirements needs;
     device->vk.vkGetBufferMemoryRequirements(device->handle, b->handle, &needs);

@@ -305,11 +305,44 @@ static void describe(struct vkm_model *m, const vkm_gguf *g, uint64_t device_byt
     i->n_expert = h->n_expert; i->n_expert_used = h->n_used; i->n_ff_expert = h->n_ff; i->n_ff_shared = h->n_ff_shared;
 }
 
+vkm_result vkm_model_plan(const vkm_gguf *g, const struct vkm_caps *caps, struct vkm_model *m, struct vkm_plan **plan, vkm_error *err)
+{
+    struct loader l = {.g = g, .m = m, .err = err};
+    TRY(vkm_plan_create(caps, &l.plan, err));
+    vkm_result r = vkm_hparams_read(g, &m->h, err);
+    if (r == VKM_OK) r = plan_model(&l);
+    if (r == VKM_OK) *plan = l.plan;
+    else vkm_plan_destroy(l.plan);
+    return r;
+}
+
+#define FINGERPRINT_TENSORS 64u         /* of which a part is read */
+#define FINGERPRINT_BYTES 4096u
+
+/* Of hyper-parameters, of all tensors' names, types and shapes, and of the first bytes of some: a fine-tuned model has those different, and a large one need not be read. */
+static vkm_result fingerprint(const vkm_gguf *g, struct vkm_model *m, vkm_error *err)
+{
+    const struct vkm_hparams *h = &m->h;
+    const double numbers[] = {h->n_layer, h->n_embd, h->n_vocab, h->n_head, h->n_head_kv, h->head, h->n_rot, h->n_expert, h->n_used, h->n_ff, h->n_ff_shared, h->eps, h->embedding_scale, h->residual_scale,
+                              h->attention_scale, h->logit_scale, h->weight_scale, h->clamp_kqv, h->rope_base, h->rope_factor, h->rope_attn_factor, h->beta_fast, h->beta_slow, h->rope_scaling, h->n_ctx_original};
+    uint64_t hash = vkm_hash(vkm_hash(0xcbf29ce484222325u, h->arch->name, strlen(h->arch->name)), numbers, sizeof numbers), n = vkm_gguf_tensor_count(g), every = n / FINGERPRINT_TENSORS + 1;
+    for (uint64_t i = 0; i < n; i++) {
+        const struct vkm_gguf_tensor *t = vkm_gguf_tensor_at(g, i);
+        uint64_t part = t->bytes < FINGERPRINT_BYTES ? t->bytes : FINGERPRINT_BYTES;
+        hash = vkm_hash(vkm_hash(vkm_hash(hash, t->name.at, t->name.n), &t->type, sizeof t->type), t->ne, sizeof t->ne);
+        if (i % every || !part) continue;
+        TRY(vkm_gguf_fetch(g, t->data, part, err));
+        hash = vkm_hash(hash, t->data, part);
+    }
+    m->fingerprint = hash;
+    return VKM_OK;
+}
+
 static vkm_result load(struct loader *l, const char *path, const vkm_model_params *params)
 {
     struct vkm_model *m = l->m;
-    TRY(vkm_hparams_read(l->g, &m->h, l->err));
-    TRY(plan_model(l));
+    TRY(vkm_model_plan(l->g, vkm_device_caps(m->device), m, &l->plan, l->err));
+    TRY(fingerprint(l->g, m, l->err));
     uint64_t need = vkm_plan_bytes(l->plan), have = vkm_device_budget(m->device);
     if (need > have)
         return vkm_fail(l->err, VKM_ERR_DEVICE_MEMORY, "%s: the weights need %.2f GiB of device memory, %s has %.2f GiB left", path, need / 0x1p30,
@@ -333,11 +366,8 @@ vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_
     TRY(vkm_gguf_open(path, &g, err));
     struct vkm_model *m = calloc(1, sizeof *m);
     struct loader l = {.g = g, .m = m, .err = err};
-    vkm_result r = m ? vkm_plan_create(vkm_device_caps(device), &l.plan, err) : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    if (r == VKM_OK) {
-        m->device = device;
-        r = load(&l, path, &p);
-    }
+    if (m) m->device = device;
+    vkm_result r = m ? load(&l, path, &p) : vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     vkm_plan_destroy(l.plan);
     vkm_gguf_close(g);
     if (r != VKM_OK) { vkm_model_destroy(m); return r; }

@@ -25,6 +25,7 @@ struct vkm_model {
     vkm_device *device;
     struct vkm_hparams h;
     vkm_model_info info;
+    uint64_t fingerprint;                                           /* of the file: tells saved sequences of other models */
     vkm_tokenizer *tokenizer;
     struct vkm_weight embedding, output;
     uint32_t tab_output_norm;
@@ -39,6 +40,12 @@ struct vkm_model {
     uint32_t n_tables;
 };
 
+struct vkm_plan;
+/* load.c: a model's hyper-parameters and layers, and where its weights will be for a device of these caps; nothing is allocated on one, m->device is not looked at */
+vkm_result vkm_model_plan(const vkm_gguf *g, const struct vkm_caps *caps, struct vkm_model *m, struct vkm_plan **plan, vkm_error *err);
+/* save.c: goes on with hash h */
+uint64_t vkm_hash(uint64_t h, const void *data, size_t n);
+
 /* weights.c: what goes where, then the upload */
 struct vkm_source {                     /* where rows of a weight come from */
     uint32_t rows;                              /* of one expert */
@@ -47,7 +54,6 @@ struct vkm_source {                     /* where rows of a weight come from */
     uint64_t first_row;
     const float *own;                           /* or rows made by the loader: f32 [rows][cols]; owned by the plan */
 };
-struct vkm_plan;
 vkm_result vkm_plan_create(const struct vkm_caps *caps, struct vkm_plan **plan, vkm_error *err);
 void vkm_plan_destroy(struct vkm_plan *plan);
 #define VKM_SOURCES 3
@@ -57,6 +63,10 @@ vkm_result vkm_plan_add(struct vkm_plan *plan, struct vkm_weight *w, const struc
 /* Appends n words to the tables; returns where. VKM_NONE when out of memory. */
 uint32_t vkm_plan_table(struct vkm_plan *plan, const void *words, uint32_t n);
 uint64_t vkm_plan_bytes(const struct vkm_plan *plan);
+/* What the upload will allocate: bytes of slab i, 0 beyond the last; words of the tables; bytes of the ring, where buffers are not mapped. */
+uint64_t vkm_plan_slab_bytes(const struct vkm_plan *plan, uint32_t i);
+uint32_t vkm_plan_table_words(const struct vkm_plan *plan);
+uint64_t vkm_plan_ring_bytes(const struct vkm_plan *plan);
 /* Creates the slabs and fills them, on params->n_threads threads that are gone when it returns; moves slabs, sets and tables into the model. */
 vkm_result vkm_plan_upload(struct vkm_plan *plan, const vkm_gguf *g, struct vkm_model *model, const vkm_model_params *params, vkm_error *err);
 

@@ -14,7 +14,7 @@
 static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err)
 {
     const struct vkm_hparams *h = &s->model->h;
-    const struct vkm_caps *caps = vkm_device_caps(s->model->device);
+    const struct vkm_caps *caps = s->caps;
     uint32_t units = 2 * s->n_seq, most = caps->kv_slabs < VKM_KV_PARTS ? caps->kv_slabs : VKM_KV_PARTS;
     uint64_t bytes = (uint64_t)s->n_ctx * h->n_head_kv * h->head * (s->kv16 ? 2 : 4), fit = caps->storage_range / bytes;
     uint64_t parts = fit ? (units + fit - 1) / fit : UINT64_MAX;
@@ -42,16 +42,31 @@ static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err
     return VKM_OK;
 }
 
+/* The layer after those that share slabs with layer i. */
+static uint32_t layers_end(const struct vkm_session *s, uint32_t i)
+{
+    for (i++; i < s->model->h.n_layer && s->layers[i].parts[0].begin > 0; i++) {}
+    return i;
+}
+
+uint64_t vkm_session_kv_bytes(const struct vkm_session *s, uint32_t i)
+{
+    uint32_t n_parts = s->layers[0].n_parts, layer = 0;
+    if (i >= s->n_kv) return 0;
+    for (uint32_t k = i / n_parts; k > 0; k--) layer = layers_end(s, layer);
+    return s->layers[layers_end(s, layer) - 1].parts[i % n_parts].end;
+}
+
 static vkm_result create_kv(struct vkm_session *s, vkm_error *err)
 {
     uint32_t n_layer = s->model->h.n_layer, made = 0;
     for (uint32_t i = 0, next; i < n_layer; i = next) {
         uint32_t n_parts = s->layers[i].n_parts;
-        for (next = i + 1; next < n_layer && s->layers[next].parts[0].begin > 0; next++) {}     /* layers that share a slab */
+        next = layers_end(s, i);
         for (uint32_t k = 0; k < n_parts; k++) {
             char name[32];
             snprintf(name, sizeof name, "KV cache %u", made);
-            TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, s->layers[next - 1].parts[k].end, name, &s->kv[made], err));
+            TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, vkm_session_kv_bytes(s, made), name, &s->kv[made], err));
             TRY(vkm_buffer_clear(s->model->device, s->kv[made], err));          /* masked keys are multiplied by zero, so they must be finite */
             for (uint32_t l = i; l < next; l++) s->layers[l].parts[k].buffer = s->kv[made];
             made++;
@@ -76,24 +91,26 @@ static vkm_result create_bindings(struct vkm_session *s, vkm_error *err)
     return VKM_OK;
 }
 
+uint64_t vkm_session_table_words(const struct vkm_session *s, uint64_t words) { return words + vkm_rope_table(&s->model->h, s->model->freq_factors, s->n_ctx, NULL) + 2 * s->n_kv; }
+
 /* The model's tables and behind them this session's rotation angles and the addresses of its KV slabs. */
 static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
 {
     const struct vkm_model *m = s->model;
-    size_t rope = vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, NULL), bytes = ((size_t)m->n_tables + rope + 2 * s->n_kv) * 4;
+    size_t bytes = vkm_session_table_words(s, m->n_tables) * 4;
     uint32_t *words = malloc(bytes);
     if (!words) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     memcpy(words, m->tables, (size_t)m->n_tables * 4);
     vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, (float *)(words + m->n_tables));
     s->tab_rope = m->n_tables;
-    s->tab_kv = m->n_tables + (uint32_t)rope;
+    s->tab_kv = (uint32_t)(bytes / 4) - 2 * s->n_kv;
     for (uint32_t i = 0; i < s->n_kv; i++) {
         uint64_t address = vkm_buffer_address(s->kv[i]);
         memcpy(words + s->tab_kv + 2 * i, &address, sizeof address);
     }
     vkm_uploader *u = NULL;
     vkm_result r = vkm_buffer_create(m->device, VKM_BUFFER_DEVICE, bytes, "tables", &s->tables, err);
-    if (r == VKM_OK) r = vkm_uploader_create(m->device, 4 << 20, &u, err);
+    if (r == VKM_OK) r = vkm_uploader_create(m->device, VKM_TABLES_RING, &u, err);
     for (size_t at = 0; r == VKM_OK && at < bytes; at += 1 << 20) {
         void *where;
         size_t n = bytes - at < 1 << 20 ? bytes - at : 1 << 20;
@@ -106,11 +123,11 @@ static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
     return r;
 }
 
-static uint64_t readback_bytes(const struct vkm_session *s) { return ((uint64_t)s->n_seq * VKM_RECENT + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4; }
+uint64_t vkm_session_readback_bytes(const struct vkm_session *s) { return ((uint64_t)s->n_seq * VKM_RECENT + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4; }
 
 static vkm_result plan_workspace(struct vkm_session *s, vkm_error *err)
 {
-    const struct vkm_caps *caps = vkm_device_caps(s->model->device);
+    const struct vkm_caps *caps = s->caps;
     uint64_t range = caps->storage_range;
     uint32_t n_batch = s->params.n_batch ? s->params.n_batch : 512;
     if (n_batch > s->n_ctx) n_batch = s->n_ctx;
@@ -128,7 +145,7 @@ static vkm_result create_workspace(struct vkm_session *s, vkm_error *err)
 {
     TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, s->space.words * 4, "workspace", &s->workspace, err));
     TRY(vkm_buffer_clear(s->model->device, s->workspace, err));
-    return vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, readback_bytes(s), "readback", &s->readback, err);
+    return vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, vkm_session_readback_bytes(s), "readback", &s->readback, err);
 }
 
 static vkm_result create_sequences(struct vkm_session *s, vkm_error *err)
@@ -142,13 +159,25 @@ static vkm_result create_sequences(struct vkm_session *s, vkm_error *err)
     return VKM_OK;
 }
 
-/* Everything is planned first, so that what does not fit fails before anything is allocated. */
-static vkm_result create(struct vkm_session *s, vkm_error *err)
+vkm_result vkm_session_plan(struct vkm_session *s, vkm_model *model, const struct vkm_caps *caps, const vkm_session_params *params, uint64_t *kv, vkm_error *err)
 {
-    uint64_t kv = 0;
-    TRY(plan_kv(s, &kv, err));
-    TRY(plan_workspace(s, err));
-    uint64_t work = s->space.words * 4 + readback_bytes(s), have = vkm_device_budget(s->model->device);
+    s->model = model;
+    s->caps = caps;
+    if (params) memcpy(&s->params, params, params->struct_size && params->struct_size < sizeof *params ? params->struct_size : sizeof *params);
+    uint64_t n_ctx = s->params.n_ctx ? s->params.n_ctx : model->h.n_ctx_train < 4096 ? model->h.n_ctx_train : 4096;
+    s->n_ctx = (uint32_t)vkm_align(n_ctx, 32);
+    s->n_seq = s->params.n_seq ? s->params.n_seq : 1;
+    s->kv16 = s->params.kv_type != VKM_KV_F32;
+    if (n_ctx > INT32_MAX) return vkm_fail(err, VKM_ERR_ARGUMENT, "a context of %llu is too large", (unsigned long long)n_ctx);
+    if (s->n_seq > MOST_SEQUENCES) return vkm_fail(err, VKM_ERR_ARGUMENT, "%u sequences are more than %u", s->n_seq, MOST_SEQUENCES);
+    TRY(plan_kv(s, kv, err));
+    return plan_workspace(s, err);
+}
+
+/* Everything is planned before, so that what does not fit fails before anything is allocated. */
+static vkm_result create(struct vkm_session *s, uint64_t kv, vkm_error *err)
+{
+    uint64_t work = s->space.words * 4 + vkm_session_readback_bytes(s), have = vkm_device_budget(s->model->device);
     if (kv > have || work > have - kv)
         return vkm_fail(err, VKM_ERR_DEVICE_MEMORY, "a context of %u for %u sequence%s needs %.2f GiB for the KV cache and %.2f GiB to work in, the device has %.2f GiB left", s->n_ctx, s->n_seq,
                         s->n_seq == 1 ? "" : "s", (double)kv / 0x1p30, (double)work / 0x1p30, (double)have / 0x1p30);
@@ -174,16 +203,11 @@ vkm_result vkm_session_create(vkm_model *model, const vkm_session_params *params
     if (!model || !session) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_create: model and session are required");
     struct vkm_session *s = calloc(1, sizeof *s);
     if (!s) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    s->model = model;
-    if (params) memcpy(&s->params, params, params->struct_size && params->struct_size < sizeof *params ? params->struct_size : sizeof *params);
-    uint64_t n_ctx = s->params.n_ctx ? s->params.n_ctx : model->h.n_ctx_train < 4096 ? model->h.n_ctx_train : 4096;
-    s->n_ctx = (uint32_t)vkm_align(n_ctx, 32);
-    s->n_seq = s->params.n_seq ? s->params.n_seq : 1;
-    s->kv16 = s->params.kv_type != VKM_KV_F32;
-    vkm_shape_choose(vkm_device_caps(model->device), &s->shape);
+    uint64_t kv = 0;
+    vkm_result r = vkm_session_plan(s, model, vkm_device_caps(model->device), params, &kv, err);
+    vkm_shape_choose(s->caps, &s->shape);
     if (s->params.tuning_folder) load_tuning(s);
-    vkm_result r = n_ctx > INT32_MAX ? vkm_fail(err, VKM_ERR_ARGUMENT, "a context of %llu is too large", (unsigned long long)n_ctx) :
-                   s->n_seq > MOST_SEQUENCES ? vkm_fail(err, VKM_ERR_ARGUMENT, "%u sequences are more than %u", s->n_seq, MOST_SEQUENCES) : create(s, err);
+    if (r == VKM_OK) r = create(s, kv, err);
     if (r != VKM_OK) { vkm_session_destroy(s); return r; }
     *session = s;
     return VKM_OK;

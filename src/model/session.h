@@ -30,6 +30,7 @@ struct vkm_sequence {
 
 struct vkm_session {
     vkm_model *model;
+    const struct vkm_caps *caps;               /* of its device */
     vkm_session_params params;
     struct vkm_space space;
     struct vkm_shape shape;
@@ -50,6 +51,13 @@ struct vkm_session {
     struct vkm_frame *frame;                   /* frame.h; NULL until something is queued */
 };
 
+/* session.c: what a session will be on a device of these caps; nothing is allocated on one. kv: bytes. */
+vkm_result vkm_session_plan(struct vkm_session *s, vkm_model *model, const struct vkm_caps *caps, const vkm_session_params *params, uint64_t *kv, vkm_error *err);
+/* What it will allocate: bytes of KV buffer i, 0 beyond the last; of the readback buffer; words of the tables behind `words` of the model's. */
+uint64_t vkm_session_kv_bytes(const struct vkm_session *s, uint32_t i);
+uint64_t vkm_session_readback_bytes(const struct vkm_session *s);
+uint64_t vkm_session_table_words(const struct vkm_session *s, uint64_t words);
+#define VKM_TABLES_RING (4u << 20)             /* that the tables are uploaded through, where buffers are not mapped */
 /* space.c */
 void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */

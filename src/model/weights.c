@@ -62,6 +62,8 @@ void vkm_plan_destroy(struct vkm_plan *p)
 }
 
 uint64_t vkm_plan_bytes(const struct vkm_plan *p) { return p->bytes; }
+uint64_t vkm_plan_slab_bytes(const struct vkm_plan *p, uint32_t i) { return i < p->n_slabs ? p->slabs[i].used : 0; }
+uint32_t vkm_plan_table_words(const struct vkm_plan *p) { return p->n_tables; }
 
 uint32_t vkm_plan_table(struct vkm_plan *p, const void *words, uint32_t n)
 {
@@ -323,15 +325,30 @@ static vkm_result create_slabs(struct vkm_plan *p, struct vkm_model *m, vkm_erro
     return VKM_OK;
 }
 
-static vkm_result run_upload(struct vkm_plan *plan, struct upload *u, uint32_t n_threads, vkm_error *err)
+/* Bytes of the largest panel, and of a part. */
+static uint64_t part_bytes(const struct vkm_plan *plan, uint64_t *panel)
 {
-    uint64_t panel = 0, row = 0;        /* bytes of the largest */
+    *panel = 0;
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct vkm_weight *w = &plan->items[i].w;
-        if (vkm_type_panel_bytes(w->type, w->kb) > panel) panel = vkm_type_panel_bytes(w->type, w->kb);
+        if (vkm_type_panel_bytes(w->type, w->kb) > *panel) *panel = vkm_type_panel_bytes(w->type, w->kb);
+    }
+    return *panel > PART_BYTES ? *panel : PART_BYTES;
+}
+
+uint64_t vkm_plan_ring_bytes(const struct vkm_plan *plan)
+{
+    uint64_t panel, part = part_bytes(plan, &panel);
+    return 4 * part > UPLOAD_RING_BYTES ? 4 * part : UPLOAD_RING_BYTES;
+}
+
+static vkm_result run_upload(struct vkm_plan *plan, struct upload *u, uint32_t n_threads, vkm_error *err)
+{
+    uint64_t panel, row = 0, part = part_bytes(plan, &panel), ring = vkm_plan_ring_bytes(plan);   /* row: bytes of the largest */
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct vkm_weight *w = &plan->items[i].w;
         if (vkm_type_row_bytes(w->type, w->cols) > row) row = vkm_type_row_bytes(w->type, w->cols);
     }
-    uint64_t part = panel > PART_BYTES ? panel : PART_BYTES, ring = 4 * part > UPLOAD_RING_BYTES ? 4 * part : UPLOAD_RING_BYTES;
     if (n_threads == 0) n_threads = vkm_processors() < THREADS_MAX ? vkm_processors() : THREADS_MAX;
     uint64_t window = 2ull * n_threads < PARTS_MIN ? PARTS_MIN : 2ull * n_threads < PARTS_MAX ? 2ull * n_threads : PARTS_MAX;
     if (window > ring / 2 / part - 1) window = ring / 2 / part - 1;    /* the other half of the ring is on its way to the device */
