@@ -20,7 +20,7 @@ struct header {
 _Static_assert(sizeof(struct header) == 72, "no padding");
 
 /* FNV-1a by words of 8 bytes: finds damage, not malice. */
-uint64_t vkm_hash(uint64_t h, const void *data, size_t n)
+uint64_t vkm_hash_words(uint64_t h, const void *data, size_t n)
 {
     const uint8_t *at = data;
     for (; n >= 8; n -= 8, at += 8) {
@@ -153,7 +153,7 @@ vkm_result vkm_session_save(vkm_session *s, uint32_t seq, void *data, size_t *by
         uint8_t *at = (uint8_t *)data + sizeof h;
         if (q->n_past) memcpy(at, q->tokens, 4ull * q->n_past);
         TRY(move(s, seq, q->n_kv, q->has_last, at + 4ull * q->n_past, NULL, err));
-        h.checksum = vkm_hash(h.model, at, h.bytes - sizeof h);
+        h.checksum = vkm_hash_words(h.model, at, h.bytes - sizeof h);
         memcpy(data, &h, sizeof h);
     }
     *bytes = h.bytes;
@@ -176,7 +176,7 @@ static vkm_result check(const struct vkm_session *s, const uint8_t *data, size_t
         return vkm_fail(err, VKM_ERR_FORMAT, "a saved sequence of %u tokens, %u of them evaluated", h->n_past, h->n_kv);
     if (h->bytes != bytes || bytes != saved_bytes(s, h->n_past, h->n_kv, h->has_last)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is %zu bytes long, and should be %llu", bytes,
                                                                                                        (unsigned long long)saved_bytes(s, h->n_past, h->n_kv, h->has_last));
-    if (h->checksum != vkm_hash(h->model, data + sizeof *h, bytes - sizeof *h)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is damaged");
+    if (h->checksum != vkm_hash_words(h->model, data + sizeof *h, bytes - sizeof *h)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is damaged");
     for (uint32_t i = 0; i < h->n_past; i++) {
         int32_t id;
         memcpy(&id, data + sizeof *h + 4ull * i, 4);
