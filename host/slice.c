@@ -1,6 +1,7 @@
 #include "slice.h"
 #include "internal.h"
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,9 @@ void vkm_program_record_into(vkm_program *p, void *commands, uint32_t first, uin
 #define FORGET 0.9                  /* weight of what was seen before against the next */
 #define SURPRISE 4.0                /* a step that took so many times longer than expected was interrupted, or the clock changed: it counts as so many times */
 #define STEP_NS 2000.0              /* of the smallest step, where nothing is known */
+#define PIECE_LEAST 4.0             /* times the smallest step that a piece should take */
+#define GUESS 1.5                   /* guesses err on the long side */
+#define FIRST_EXCESS 0.2
 #define LOAD_BASE 128.0             /* load at which a step that grows takes twice as long as at none, where nothing is known */
 
 /* Steps of the same kernel and size, or copies of the same size. What they took: sums over observations, weighted by age, of 1, load, ns, and products. */
@@ -45,14 +49,15 @@ struct kind {
 };
 
 #define QUERIES 256u                /* timestamps of a slice: one at each barrier, as far as they go */
+#define EXCESSES 40u                /* of so many the next exceeds the second largest with a chance of 2 in 41 */
 #define ITEMS 2048u                 /* steps of a slice that are learnt from */
 
 #define COPIES UINT32_MAX           /* instead of a kind: copies of vkm_slicer_copy, of any size; part: their ns by the model */
 struct item { uint32_t kind; float part, load; };
 struct slice {
     uint32_t n_stamps, n_items, n_whole;         /* n_whole: stamps up to which all items are there */
-    bool bounded, guessed;                       /* it had a bound; some of it was of a kind never seen */
-    double expected_ns;
+    bool guessed;                                /* some of it was of a kind hardly seen */
+    double budget_ns, expected_ns;               /* budget: 0 without one */
     uint32_t items_before[QUERIES];              /* a timestamp: items recorded before it */
     struct item items[ITEMS];
 };
@@ -65,7 +70,11 @@ struct vkm_slicer {
     struct kind *kinds;                          /* by index */
     uint32_t n_kinds, kind_capacity;
     double scale, copy_scale;                    /* seen time against the model's, of everything; of COPIES, 0: none seen */
-    double margin;                               /* a slice takes so many times what is expected, or less, 19 times of 20 */
+    /* What the last bounded slices took more than was expected, by the root of what was expected and of their budget: it adds up like a random walk, from interruptions and surprises here and there.
+     * excess: what the next will exceed once in 20 times. */
+    double excesses[EXCESSES], excess;
+    uint32_t n_excesses;
+    double least_ns;                             /* of a step */
     uint64_t last, completed;
     struct slice slices[VKM_SLICES];             /* slice i is slices[i % VKM_SLICES] */
 
@@ -87,7 +96,9 @@ vkm_result vkm_slicer_create(vkm_device *device, vkm_slicer **slicer, vkm_error 
     if (!s) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making the record of slices");
     s->device = device;
     s->scale = 1 / device->speed;
-    s->margin = 1.2;
+    s->least_ns = STEP_NS;
+    s->excess = FIRST_EXCESS;
+    for (uint32_t i = 0; i < EXCESSES; i++) s->excesses[i] = FIRST_EXCESS;
     VkResult r = VK_SUCCESS;
     if (device->caps.timestamp_bits)
         r = device->vk.vkCreateQueryPool(device->handle, &(VkQueryPoolCreateInfo){
@@ -148,7 +159,7 @@ static double guess_ns(const vkm_slicer *s, const struct kind *k)
     double ns = 0, model = 0;
     for (uint32_t i = 0; i < s->n_kinds; i++)
         if (s->kinds[i].kernel == k->kernel && s->kinds[i].n > 0) ns += s->kinds[i].y / s->kinds[i].n, model += s->kinds[i].model_ns;
-    return STEP_NS + k->model_ns * (model > 0 ? ns / model : s->scale);
+    return STEP_NS + GUESS * k->model_ns * (model > 0 ? ns / model : s->scale);
 }
 
 /* Mean, or for kinds that grow the line through what was seen; while that was all at about the same load, one that begins at LOAD_BASE before none. */
@@ -164,30 +175,67 @@ static double expected_ns(const vkm_slicer *s, uint32_t kind, double load)
     return ns > 0.2 * mean ? ns : 0.2 * mean;
 }
 
-static void observe(vkm_slicer *s, const struct item *item, double ratio)
+/* Every piece of a step costs what the smallest step does; the rest is in proportion. */
+static double piece_ns(const vkm_slicer *s, double whole_ns, double part)
+{
+    return part >= 1 || whole_ns <= s->least_ns ? whole_ns : s->least_ns + part * (whole_ns - s->least_ns);
+}
+
+/* y: ns of the whole step, of which item->part was seen */
+static void observe(vkm_slicer *s, const struct item *item, double expected, double y)
 {
     struct kind *k = &s->kinds[item->kind];
-    double expected = expected_ns(s, item->kind, item->load), x = k->grows ? item->load : 0, w = item->part;
-    if (k->n > 2 && ratio > SURPRISE) ratio = SURPRISE;
-    if (k->n > 2 && ratio < 1 / SURPRISE) ratio = 1 / SURPRISE;
-    double y = expected * ratio;
+    if (y < s->least_ns) y = s->least_ns;
+    double x = k->grows ? item->load : 0, w = item->part;
+    if (k->n > 2 && y > SURPRISE * expected) y = SURPRISE * expected;
+    if (y < expected / SURPRISE) y = expected / SURPRISE;
     k->n = k->n * FORGET + w, k->x = k->x * FORGET + w * x, k->y = k->y * FORGET + w * y, k->xx = k->xx * FORGET + w * x * x, k->xy = k->xy * FORGET + w * x * y;
 }
 
-/* Items [first, end) took so long together: each as much of it as was expected of it. */
+/* How far a kind's expected time may be off: the less it was seen. */
+static double doubt(const struct kind *k, double expected) { return expected * expected / (k->n + 0.1); }
+
+/* Items [first, end) took so long together. What is more or less than expected is shared out among them by their doubt, as a Kalman filter would. */
 static void learn_from(vkm_slicer *s, const struct slice *slice, uint32_t first, uint32_t end, double ns)
 {
-    double sum = 0, model = 0;
+    double sum = 0, doubts = 0, model = 0;
     if (end - first == 1 && slice->items[first].kind == COPIES) s->copy_scale += (s->copy_scale > 0 ? 0.2 : 1) * (ns / slice->items[first].part - s->copy_scale);
     for (uint32_t i = first; i < end; i++) {
         const struct item *item = &slice->items[i];
         if (item->kind == COPIES) return;
-        sum += expected_ns(s, item->kind, item->load) * item->part;
+        double expected = expected_ns(s, item->kind, item->load);
+        sum += piece_ns(s, expected, item->part);
+        doubts += doubt(&s->kinds[item->kind], expected) * item->part;
         model += s->kinds[item->kind].model_ns * item->part;
     }
-    if (sum <= 0 || ns <= 0) return;
-    for (uint32_t i = first; i < end; i++) observe(s, &slice->items[i], ns / sum);
+    if (doubts <= 0 || ns <= 0) return;
+    s->least_ns = ns / (end - first) < s->least_ns ? ns / (end - first) : s->least_ns * 1.001;      /* the least seen, or not for long */
+    for (uint32_t i = first; i < end; i++) {
+        const struct item *item = &slice->items[i];
+        double expected = expected_ns(s, item->kind, item->load);
+        observe(s, item, expected, expected + (ns - sum) * doubt(&s->kinds[item->kind], expected) / doubts);
+    }
     if (model > 0) s->scale += 0.1 * (ns / model - s->scale);
+}
+
+static void learn_excess(vkm_slicer *s, const struct slice *slice, double ns)
+{
+    double most = -1, second = -1;
+    if (slice->budget_ns <= 0 || slice->guessed || slice->expected_ns <= 0 || ns <= 0) return;
+    s->excesses[s->n_excesses++ % EXCESSES] = (ns - slice->expected_ns) / sqrt(slice->expected_ns * slice->budget_ns);
+    for (uint32_t i = 0; i < EXCESSES; i++) {
+        double x = s->excesses[i];
+        if (x > most) second = most, most = x;
+        else if (x > second) second = x;
+    }
+    s->excess = second < -0.2 ? -0.2 : second > 2 ? 2 : second;
+}
+
+/* What may be expected of a slice that is to take no longer than ns: x with x + excess sqrt(x ns) = ns. */
+static double capacity_ns(const vkm_slicer *s, double ns)
+{
+    double root = (sqrt(s->excess * s->excess + 4) - s->excess) / 2;
+    return ns * root * root;
 }
 
 /* ------------------------------------------------ recording */
@@ -215,13 +263,13 @@ bool vkm_slicer_begin(vkm_slicer *s, void *commands, uint32_t max_us, uint32_t m
     if (s->last - s->completed == VKM_SLICES) return false;
     s->open = &s->slices[(s->last + 1) % VKM_SLICES];
     s->open->n_stamps = s->open->n_items = s->open->n_whole = 0;
-    s->open->bounded = max_us > 0;
+    s->open->budget_ns = max_us * 1e3;
     s->open->guessed = false;
     s->commands = commands;
     s->set = VK_NULL_HANDLE;
     s->pipeline = VK_NULL_HANDLE;
     s->used_ns = 0;
-    s->most_ns = max_us ? max_us * 1e3 / s->margin : 1e300;
+    s->most_ns = max_us ? capacity_ns(s, max_us * 1e3) : 1e300;
     s->n_dispatches = 0;
     s->most_dispatches = max_dispatches ? max_dispatches : UINT32_MAX;
     if (s->queries) s->device->vk.vkCmdResetQueryPool(commands, s->queries, first_query(s, s->open), QUERIES);
@@ -274,16 +322,19 @@ bool vkm_slicer_copy(vkm_slicer *s, vkm_buffer *from, vkm_buffer *to, const stru
     return true;
 }
 
-/* How many workgroups of a direct step, or the one that a copy or an indirect step counts as, the slice has room for. */
+/* How many workgroups of a direct step, or the one that a copy or an indirect step counts as, the slice has room for. Pieces are not so small that most of their time is that of any step. */
 static uint32_t room(const vkm_slicer *s, const struct vkm_op *op, uint32_t n, uint32_t left, double whole_ns)
 {
     double free_ns = s->most_ns - s->used_ns;
-    if (whole_ns * left / n <= free_ns) return left;
-    bool divisible = !op->is_copy && !op->step.indirect && n > 1;
+    if (piece_ns(s, whole_ns, (double)left / n) <= free_ns) return left;
+    bool divisible = !op->is_copy && !op->step.indirect && n > 1 && whole_ns > s->least_ns;
     if (!divisible || (s->n_dispatches && whole_ns < s->most_ns / 8)) return s->n_dispatches ? 0 : left;     /* alone in a slice; or not worth being divided */
-    double fit = free_ns / whole_ns * n;
-    if (fit < 1) return s->n_dispatches ? 0 : 1;
-    return fit < left ? (uint32_t)fit : left;
+    double fit = (free_ns - s->least_ns) / (whole_ns - s->least_ns) * n, least = ceil(PIECE_LEAST * s->least_ns / whole_ns * n);
+    if (fit < least) {
+        if (s->n_dispatches) return 0;
+        fit = least;
+    }
+    return fit < 1 ? 1 : fit < left ? (uint32_t)fit : left;
 }
 
 static void record(vkm_slicer *s, const vkm_program *p, const struct vkm_op *op, uint32_t first, uint32_t n)
@@ -316,8 +367,8 @@ bool vkm_slicer_run(vkm_slicer *s, vkm_program *p, struct vkm_cursor *at, double
         record(s, p, op, at->group, whole ? op->is_copy ? 1 : op->step.groups[vkm_step_axis(&op->step)] : take);
         s->state = USED;
         s->n_dispatches++;
-        s->used_ns += whole_ns * take / n;
-        s->open->guessed |= s->kinds[op->kind].n <= 0;
+        s->used_ns += piece_ns(s, whole_ns, (double)take / n);
+        s->open->guessed |= s->kinds[op->kind].n < 1;
         if (s->open->n_items < ITEMS) s->open->items[s->open->n_items++] = (struct item){op->kind, (float)take / (float)n, (float)load};
         if (take < left) {
             at->group += take;
@@ -330,7 +381,7 @@ bool vkm_slicer_run(vkm_slicer *s, vkm_program *p, struct vkm_cursor *at, double
 bool vkm_slicer_fits(const vkm_slicer *s, const vkm_program *p, double load, uint32_t max_us)
 {
     for (uint32_t i = 0; max_us && i < p->n_ops; i++)
-        if (!p->ops[i].is_copy && p->ops[i].step.indirect && expected_ns(s, p->ops[i].kind, load) * s->margin > max_us * 1e3) return false;
+        if (!p->ops[i].is_copy && p->ops[i].step.indirect && expected_ns(s, p->ops[i].kind, load) > capacity_ns(s, max_us * 1e3)) return false;
     return true;
 }
 
@@ -346,15 +397,6 @@ uint64_t vkm_slicer_end(vkm_slicer *s, uint32_t *n_dispatches, double *expected_
 }
 
 /* ------------------------------------------------ afterwards */
-
-/* Margin is the 95th percentile of taken against expected time, found by steps: up by 0.95 of one when it was too small, down by 0.05 when not. */
-static void learn_margin(vkm_slicer *s, const struct slice *slice, double ns)
-{
-    if (!slice->bounded || slice->guessed || slice->expected_ns <= 0 || ns <= 0) return;
-    s->margin *= ns > slice->expected_ns * s->margin ? 1 + 0.2 * 0.95 : 1 - 0.2 * 0.05;
-    if (s->margin < 0.8) s->margin = 0.8;
-    if (s->margin > 8) s->margin = 8;
-}
 
 /* Nanoseconds from timestamp i to j. */
 static double between(const vkm_slicer *s, const uint64_t *stamps, uint32_t i, uint32_t j)
@@ -389,7 +431,7 @@ vkm_result vkm_slicer_completed(vkm_slicer *s, uint64_t number, double *us, vkm_
             vkm_result r = read_stamps(s, slice, &ns, err);
             if (r) return r;
         } else if (slice->n_items < ITEMS) learn_from(s, slice, 0, slice->n_items, ns);
-        learn_margin(s, slice, ns);
+        learn_excess(s, slice, ns);
         *us = ns * 1e-3;
     }
     return VKM_OK;

