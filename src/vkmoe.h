@@ -403,7 +403,7 @@ VKM_API vkm_result vkm_session_save(vkm_session *session, uint32_t seq, void *da
 VKM_API vkm_result vkm_session_restore(vkm_session *session, uint32_t seq, const void *data, size_t bytes, vkm_error *err);
 
 /* Device memory of a model and a session, in bytes as the driver will count them. */
-typedef struct vkm_memory {
+typedef struct vkm_memory_needs {
     uint64_t weights;
     uint64_t kv;
     uint64_t workspace;          /* and tables */
@@ -411,10 +411,10 @@ typedef struct vkm_memory {
     uint64_t total;              /* of the above */
     uint64_t staging;            /* more of host memory while the model is loaded */
     uint64_t available;          /* device memory that is left, before anything of this; 0 without a device */
-} vkm_memory;
+} vkm_memory_needs;
 /* What vkm_model_load and vkm_session_create with these params (NULL: defaults) would allocate; reads the file's head, allocates nothing on the device. device NULL: as on a GPU with buffers of up
  * to 4 GiB, to within a few KiB. VKM_ERR_LIMIT as they would. */
-VKM_API vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory *memory, vkm_error *err);
+VKM_API vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory_needs *memory, vkm_error *err);
 
 /* ---------------------------------------------------------------- texts for people */
 

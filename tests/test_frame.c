@@ -738,7 +738,7 @@ Test(memory, what_is_estimated_is_allocated)
     const vkm_session_params params[] = {{.n_ctx = 64}, {.n_ctx = 96, .n_seq = 5, .n_batch = 40, .kv_type = VKM_KV_F32}};
     struct ref_testmodel o = ref_testmodel_default("qwen2moe");
     char path[256];
-    vkm_memory m, plain;
+    vkm_memory_needs m, plain;
     vkm_error err = {0};
     o.rope_freqs = true;
     cr_assert(ref_testmodel_save(&o, path));

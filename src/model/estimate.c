@@ -16,7 +16,7 @@ static vkm_result add(vkm_device *device, enum vkm_buffer_kind kind, uint64_t by
     return VKM_OK;
 }
 
-static vkm_result measure(vkm_device *device, const struct vkm_plan *plan, const struct vkm_session *s, vkm_memory *m, vkm_error *err)
+static vkm_result measure(vkm_device *device, const struct vkm_plan *plan, const struct vkm_session *s, vkm_memory_needs *m, vkm_error *err)
 {
     uint64_t bytes;
     for (uint32_t i = 0; (bytes = vkm_plan_slab_bytes(plan, i)); i++) TRY(add(device, VKM_BUFFER_DEVICE, bytes, &m->weights, err));
@@ -31,13 +31,13 @@ static vkm_result measure(vkm_device *device, const struct vkm_plan *plan, const
     return VKM_OK;
 }
 
-vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory *memory, vkm_error *err)
+vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory_needs *memory, vkm_error *err)
 {
     if (!path || !memory) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_memory_estimate: path and memory are required");
     const struct vkm_caps *caps = device ? vkm_device_caps(device) : &usual;
     vkm_gguf *g = NULL;
     struct vkm_plan *plan = NULL;
-    vkm_memory m = {0};
+    vkm_memory_needs m = {0};
     uint64_t kv;
     struct vkm_model *model = calloc(1, sizeof *model);
     struct vkm_session *s = calloc(1, sizeof *s);
