@@ -197,6 +197,116 @@ VKM_API vkm_result vkm_device_pipeline_cache_data(vkm_device *device, void *data
 VKM_API vkm_result vkm_device_wait_for(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err);
 VKM_API vkm_result vkm_device_signal(vkm_device *device, uint64_t semaphore, uint64_t value, vkm_error *err);
 
+/* ---------------------------------------------------------------- routers */
+
+/* How tokens find their experts: everything between the router's product with x and the experts. For a token x of n, E = n_expert experts, k = n_used:
+ *
+ *     z = W x + logit_bias                      f32, W [rows][n_embd], rows = vkm_router_rows(); then cap * tanh(z / cap) with a soft cap, then noise
+ *     s = score(z)                              of every expert
+ *     c = s + selection_bias                    decides only; weights come from s. Without selection_bias and VKM_GROUPS_SUM_OF_TWO c is z itself, in which saturation ties nothing
+ *     ids = the k largest c, in descending order, of the groups that are looked at
+ *     w = s[ids]; renormalised; times scale; times expert_scale[ids]
+ *     y = sum over j of w[j] Expert[ids[j]](x)
+ *
+ * A slot is a pair of a token and one of its choices, slot t k + j for VKM_SELECT_TOP_K. A slot may be dropped: its id is VKM_ROUTER_DROPPED, its weight 0, and it adds nothing (the
+ * caller's residual stream passes the token by). Ties go to the lowest expert (or token) index. A logit that is NaN is the last to be chosen and has score 0; infinite ones count as
+ * the largest finite number. So ids are always in range and weights always numbers where noise, biases and scales are. The same inputs give the same bits; what a token gets does
+ * not depend on the batch but where a rule says so (capacity, expert choice, soft MoE). E is at most 1,024, k at most 32. */
+#define VKM_ROUTER_DROPPED 0xffffffffu
+
+typedef enum vkm_router_select {
+    VKM_SELECT_TOP_K = 0,        /* a token chooses k experts (Shazeer et al. 2017, arXiv 1701.06538; GShard, 2006.16668; Switch, 2101.03961; every MoE language model since) */
+    VKM_SELECT_EXPERT_CHOICE,    /* an expert chooses C tokens: the largest s of its own (Zhou et al. 2022, 2202.09368; the score there is softmax over experts). C as under capacity,
+                                    with k = 1: the paper's n c / e with c = capacity_factor. Slot e C + i is the i-th of expert e's tokens in ascending order, and where ids are
+                                    given out they are those tokens'. n_used must be 0; of the scores softmax, sigmoid, sqrt-softplus and identity; no renormalising */
+    VKM_SELECT_HASH,             /* ids = hash_table[token id] (Roller et al. 2021, 2106.04426: score uniform, no W; DeepSeek-V4's first layers: the scores of those experts).
+                                    Input: token ids u32 [n] */
+    VKM_SELECT_FORCED,           /* ids are an input, u32 [n][k]; weights too, f32 [n][k], used as they are; or, where none are given, made of the scores */
+    VKM_SELECT_HIERARCHICAL,     /* two levels (Shazeer et al. 2017, appendix B): n_groups_used of n_groups groups by the logits of groups, then n_used / n_groups_used experts in
+                                    each by theirs, in descending order at both levels; s is the product of the group's score among groups and the expert's among those of its group.
+                                    Score selected (the paper's) or softmax. W has E rows of experts, then n_groups rows of groups */
+    VKM_SELECT_SOFT              /* soft MoE (Puigcerver et al. 2023, 2308.00951): p = slots_per_expert. W has E p rows, row e p + i being slot i of expert e. Over z [n][E p]: D
+                                    softmax over tokens, C softmax over slots; experts work on rows D^T x, and y = C times what comes out. Nothing of score, k, capacity applies. The
+                                    norms of the paper's section 2.3 are the caller's: W comes normalised and scaled, x is used as it is */
+} vkm_router_select;
+
+typedef enum vkm_router_score {
+    VKM_ROUTER_SOFTMAX = 0,      /* exp(z) / sum over all E of exp(z): Mixtral, OLMoE, Qwen-MoE, DeepSeek-V2, ERNIE-4.5 (with selection_bias), Switch, GShard, NLLB */
+    VKM_ROUTER_SELECTED,         /* softmax over the k chosen: Granite, gpt-oss, Shazeer 2017 */
+    VKM_ROUTER_SIGMOID,          /* 1 / (1 + exp(-z)): DeepSeek-V3, Kimi, GLM-4.5, LFM2, Ling 2.0, MiniMax-M2, Nemotron-3; Llama-4 */
+    VKM_ROUTER_SQRT_SOFTPLUS,    /* sqrt(log(1 + exp(z))): DeepSeek-V4 */
+    VKM_ROUTER_IDENTITY,         /* z: Mixture-of-Depths (Raposo et al. 2024, 2404.02258) */
+    VKM_ROUTER_SPARSEMIXER,      /* Phi-3.5-MoE at inference (Liu et al. 2023, 2310.00811): the choice with logit m has exp(m) / sum of exp(z) over itself and those not chosen
+                                    before it whose (m - z) / max(|z|, m) is at most 2 jitter. VKM_SELECT_TOP_K only */
+    VKM_ROUTER_UNIFORM           /* 1 for every expert; nothing is computed of x. VKM_SELECT_HASH and VKM_SELECT_FORCED only: then there is no W */
+} vkm_router_score;
+
+typedef enum vkm_router_renormalise {
+    VKM_RENORMALISE_NONE = 0,
+    VKM_RENORMALISE_CHOSEN,      /* w / (max(sum, sum_min) + sum_add), the sum being over the k chosen */
+    VKM_RENORMALISE_KEPT         /* the same over those that were not dropped (NLLB-MoE unless normalize_router_prob_before_dropping) */
+} vkm_router_renormalise;
+
+typedef enum vkm_router_groups {
+    VKM_GROUPS_MAX = 0,          /* the largest c of the group: DeepSeek-V2 */
+    VKM_GROUPS_SUM_OF_TWO        /* the sum of its two largest c: DeepSeek-V3, Ling 2.0; of its only one where groups have one expert */
+} vkm_router_groups;
+
+typedef enum vkm_router_noise {
+    VKM_NOISE_NONE = 0,
+    VKM_NOISE_ADDED,             /* z += noise; the noise is an input, f32 [n][L], L being E, E + n_groups (hierarchical) or E p (soft) */
+    VKM_NOISE_SCALED             /* noisy top-k (Shazeer et al. 2017, equation 4): z += noise * log(1 + exp(W_noise x)). The noise is an input as above, standard normal there; W has
+                                    L more rows behind the others, those of W_noise. logit_bias and soft cap are for the first L rows only */
+} vkm_router_noise;
+
+typedef enum vkm_router_capacity {
+    VKM_CAPACITY_NONE = 0,
+    VKM_CAPACITY_POSITION,       /* an expert takes the first C slots that chose it: all tokens' first choices in order of position, then all second choices, and so on (GShard
+                                    algorithm 1, NLLB; with k = 1 Switch) */
+    VKM_CAPACITY_PRIORITISED     /* the same with the tokens in descending order of their largest weight (batch-prioritised routing, V-MoE, Riquelme et al. 2021, 2106.05974) */
+} vkm_router_capacity;
+
+typedef struct vkm_router_desc {
+    size_t struct_size;
+    vkm_router_select select;
+    vkm_router_score score;
+    uint32_t n_used;             /* k: experts of a token, at most n_expert and 32. 0 for expert choice and soft MoE */
+    vkm_router_renormalise renormalise;
+    float sum_min, sum_add;      /* sum_min 0: 2^-14, as llama.cpp has it for all models (ERNIE: 1e-12). sum_add: LFM2 1e-6, DeepSeek-V3 1e-20 */
+    float scale;                 /* routed_scaling_factor; 0: 1 */
+    const float *expert_scale;   /* [E], Gemma-4; NULL: 1. This and the arrays below are copied by the call that takes the description */
+    const float *logit_bias;     /* [rows, without those of noise]: gpt-oss, and whatever has a router with a linear bias; NULL: none */
+    const float *selection_bias; /* [E], e_score_correction_bias; NULL: none. Not for hash, forced, hierarchical and sparsemixer */
+    float logit_softcap;         /* Grok: 30; 0: none */
+    uint32_t n_groups, n_groups_used;   /* top-k: n_groups 0 or 1: no groups; else it divides E, and only the experts of the n_groups_used groups with the largest group scores are
+                                           looked at. Hierarchical: see there */
+    vkm_router_groups group_score;
+    float jitter;                /* sparsemixer; 0: 0.01 */
+    vkm_router_noise noise;
+    vkm_router_capacity capacity;       /* top-k, hash, forced and hierarchical; expert choice always has one */
+    float capacity_factor;       /* C = max(capacity_min, ceil(capacity_factor n k / E)), of the n tokens of the call; a millionth above a whole number does not count */
+    uint32_t capacity_min;       /* With capacity_factor 0 it is C whatever n is; C 0 drops everything. Expert choice: C is at most n, and both 0 is an error */
+    bool random_second;          /* GShard's random dispatch, k = 2: the second choice is dropped, before capacity is looked at, unless u < 2 w[1] (after renormalisation over the
+                                    chosen, before scale). u: Philox-2x32-10 of (t, 0), keyed by an input of the call, upper 24 bits of the first word */
+    const uint32_t *hash_table;  /* [n_table][k] expert ids. A token id beyond the table has all its slots dropped; so has an id beyond E (hash and forced) its slot, and an expert
+                                    that a token has twice its second */
+    uint32_t n_table;
+    uint32_t slots_per_expert;   /* soft MoE; 0: 1 */
+} vkm_router_desc;
+
+/* Rows of W: 0 where no logits are needed. The layer's shared expert, if it is gated by x, has its gate's row behind them. */
+VKM_API uint32_t vkm_router_rows(const vkm_router_desc *desc, uint32_t n_expert);
+/* Slots of n tokens: what outputs by slot have room for. */
+VKM_API uint32_t vkm_router_slots(const vkm_router_desc *desc, uint32_t n_expert, uint32_t n_tokens);
+
+/* Numbers for monitoring, of one call: what a layer writes when asked to.
+ * load_balance: E * sum over experts of f P, the auxiliary loss of Switch (equation 4) without its factor: f is the part of the slots that chose the expert, before any were
+ * dropped, and P the mean over tokens of its probability; 1 when even. (transformers' load_balancing_loss_func has f by token: k times this.) Probabilities are softmax(z) over all
+ * E, but sigmoid and sqrt-softplus scores divided by their sum (DeepSeek-V3, equation 18). Hierarchical: of the experts' logits alone. z_loss: the mean over tokens of (log sum exp
+ * z)^2 (ST-MoE, Zoph et al. 2022, 2202.08906, equation 5). Of expert choice f is the part of the slots the expert has, and dropped are the tokens that no expert chose. None of soft
+ * MoE, and of a uniform score only the two counts. */
+typedef struct vkm_router_statistics { float load_balance, z_loss; uint32_t n_dropped, most_rows; } vkm_router_statistics;   /* most_rows: of one expert, after dropping */
+
 /* ---------------------------------------------------------------- models */
 
 typedef struct vkm_model vkm_model;
