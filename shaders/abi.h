@@ -121,6 +121,55 @@ struct vkm_push_moe_sort {
     uint group_panels;                   /* of a workgroup, by class, four bits each */
 };
 
+/* Routers that moe_topk has no room for: the kernels below and moe_count, moe_permute. vkm_router_desc (src/vkmoe.h) has the rules. */
+/* moe_select: logits -> ids and weights of a token, and what others need of its scores */
+struct vkm_push_moe_select {
+    uint ws_logits, ld_logits;           /* VKM_NONE: there are none, every score is 1 */
+    uint ws_noise, ld_noise;             /* VKM_NONE: none */
+    uint ws_given, ws_given_weight;      /* hash: token ids [n]. Forced: ids [n][k], and weights or VKM_NONE */
+    uint tab_bias, tab_scale, tab_hash, n_table;   /* tables or VKM_NONE */
+    uint ws_ids, ws_weight;              /* [n][k]; ws_ids VKM_NONE: nothing is chosen */
+    uint ws_probs, ws_lse;               /* [n][n_expert], [n], or VKM_NONE */
+    uint ws_priority, ws_seed;           /* [n], [1], or VKM_NONE */
+    uint ws_gate, gate_row;              /* ws_gate VKM_NONE: no shared gate */
+    uint n_expert, n_used, n_groups, groups_used;
+    uint rule;                           /* VKM_RULE_... */
+    float scale, sum_min, sum_add, softcap, jitter;
+};
+#define VKM_RULE_SELECT(rule) ((rule) & 15u)         /* vkm_router_select */
+#define VKM_RULE_HASH 2u
+#define VKM_RULE_FORCED 3u
+#define VKM_RULE_HIERARCHICAL 4u
+#define VKM_RULE_SCORE(rule) ((rule) >> 4 & 15u)     /* vkm_router_score */
+#define VKM_RULE_SOFTMAX 0u
+#define VKM_RULE_SELECTED 1u
+#define VKM_RULE_SIGMOID 2u
+#define VKM_RULE_SQRT_SOFTPLUS 3u
+#define VKM_RULE_IDENTITY 4u
+#define VKM_RULE_SPARSEMIXER 5u
+#define VKM_RULE_UNIFORM 6u
+#define VKM_RULE_RENORMALISE 0x100u      /* over the chosen */
+#define VKM_RULE_DEFER 0x200u            /* moe_keep renormalises, and scales */
+#define VKM_RULE_SUM_OF_TWO 0x400u
+#define VKM_RULE_NOISE_SCALED 0x800u
+#define VKM_RULE_NORMALISED 0x1000u      /* probs add up to 1, whatever the score */
+#define VKM_GROUPS_MOST 256
+
+/* moe_choose: an expert's C tokens of n, from probs [n][n_expert] */
+struct vkm_push_moe_choose { uint ws_probs, n, n_expert, capacity, tab_scale, ws_tokens, ws_ids, ws_weight; float scale; };
+/* moe_rank: order[i] = the token with the i-th priority */
+struct vkm_push_moe_rank { uint ws_priority, n, ws_order; };
+/* moe_capacity: what of the chosen [n][k] an expert has room for; the others lose id and weight. n_tokens: of the probabilities. load: its summand of the load-balance loss */
+struct vkm_push_moe_capacity { uint ws_chosen, n, n_used, n_tokens, n_expert, ws_order, capacity, ws_probs, ws_ids, ws_weight, ws_rows, ws_dropped, ws_load; };
+/* moe_keep: of each token, how many of its slots were dropped, and weights made to add up to 1 over the others. Expert choice: tokens [n_expert][capacity], 1 for a token that nobody chose */
+struct vkm_push_moe_keep { uint n, ws_ids, n_used, ws_tokens, n_expert, capacity, ws_weight, tab_scale, ws_missed; float scale, sum_min, sum_add; };
+/* moe_loss: rows and load [n_expert], lse and missed [n] -> vkm_router_statistics */
+struct vkm_push_moe_loss { uint ws_rows, ws_load, ws_lse, ws_missed, n, n_expert, ws_out; };
+/* moe_combine: out[t] = sum of y[slot] over the slots of a token, in their order; as ws_tokens in moe_keep */
+struct vkm_push_moe_combine { uint ws_ids, n_used, ws_tokens, n_expert, capacity, ws_y, ld_y, ws_out, ld_out, width; };
+/* moe_mix: out[r] = sum over c < n of a[c] in[c], a being softmax over c of logits[r * row + c * column]. ws_ids: also ids[r] = r / each, weight[r] = 1; or VKM_NONE */
+struct vkm_push_moe_mix { uint ws_logits, row, column, n, ws_in, ld_in, ws_out, ld_out, width, ws_ids, ws_weight, each; };
+
 /* glu: out[row] = silu(gate[row]) * up[row] */
 struct vkm_push_glu { uint ws_gate, ws_up, ld, ws_out, ld_out, width; };
 

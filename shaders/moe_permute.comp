@@ -22,7 +22,7 @@ void main() {
     uint first = chunk * VKM_SORT_CHUNK, n = min(VKM_SORT_CHUNK, push.n_slots - first);
     uint each = (EXPERTS + lanes - 1) / lanes, begin = min(lane * each, EXPERTS), end = min(begin + each, EXPERTS);
 
-    for (uint i = lane; i < n; i += lanes) id[i] = min(wsu.u[push.ws_ids + first + i], EXPERTS - 1);
+    for (uint i = lane; i < n; i += lanes) id[i] = wsu.u[push.ws_ids + first + i];
     [[unroll]] for (int i = 0; i < SUMS; i++) lane_sum[i][lane] = 0;
     for (uint e = begin; e < end; e++) {
         uint rows = 0;
@@ -75,6 +75,7 @@ void main() {
     barrier();
     for (uint i = lane; i < n; i += lanes) {
         uint e = id[i], rank = 0;
+        if (e >= EXPERTS) continue;                                         /* a dropped slot */
         for (uint j = 0; j < i; j++) rank += uint(id[j] == e);
         wsu.u[push.ws_perm + min(start[e] + rank, push.n_slots - 1)] = first + i;
     }

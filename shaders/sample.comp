@@ -9,6 +9,7 @@
 layout(push_constant) uniform Push { vkm_push_sample push; };
 #include "reduce.glsl"
 #include "order.glsl"
+#include "philox.glsl"
 
 layout(constant_id = 5) const uint LOADS = 4;      /* that are issued together */
 shared uint histogram[256];
@@ -27,16 +28,6 @@ uint parameter(uint i) { return wsu.u[parameters + i]; }
 float parameter_f(uint i) { return ws.f[parameters + i]; }
 uint candidate(uint i) { return wsu.u[scratch + i]; }
 uint token_before(uint i) { return wsu.u[recent + (n_tokens - 1 - i) % VKM_RECENT]; }
-
-float uniform01(uint seed, uint counter) {
-    uint a = counter, b = 0, k = seed;
-    for (int i = 0; i < 10; i++) {
-        uint hi, lo;
-        umulExtended(a, 0xD256D193u, hi, lo);
-        a = hi ^ k ^ b; b = lo; k += 0x9E3779B9u;
-    }
-    return float(a >> 8) * (1.0 / 16777216.0);
-}
 
 void penalise() {
     float penalty = parameter_f(VKM_SAMPLING_PENALTY);

@@ -226,8 +226,8 @@ typedef enum vkm_router_select {
                                     each by theirs, in descending order at both levels; s is the product of the group's score among groups and the expert's among those of its group.
                                     Score selected (the paper's) or softmax. W has E rows of experts, then n_groups rows of groups */
     VKM_SELECT_SOFT              /* soft MoE (Puigcerver et al. 2023, 2308.00951): p = slots_per_expert. W has E p rows, row e p + i being slot i of expert e. Over z [n][E p]: D
-                                    softmax over tokens, C softmax over slots; experts work on rows D^T x, and y = C times what comes out. Nothing of score, k, capacity applies. The
-                                    norms of the paper's section 2.3 are the caller's: W comes normalised and scaled, x is used as it is */
+                                    softmax over tokens, C softmax over slots; experts work on rows D^T x, and y = C times what comes out. Of the rest only
+                                    logit_bias applies. The norms of the paper's section 2.3 are the caller's: W comes normalised and scaled, x is used as it is */
 } vkm_router_select;
 
 typedef enum vkm_router_score {
@@ -254,7 +254,7 @@ typedef enum vkm_router_groups {
 
 typedef enum vkm_router_noise {
     VKM_NOISE_NONE = 0,
-    VKM_NOISE_ADDED,             /* z += noise; the noise is an input, f32 [n][L], L being E, E + n_groups (hierarchical) or E p (soft) */
+    VKM_NOISE_ADDED,             /* z += noise; the noise is an input, f32 [n][L], L being E, or E + n_groups (hierarchical) */
     VKM_NOISE_SCALED             /* noisy top-k (Shazeer et al. 2017, equation 4): z += noise * log(1 + exp(W_noise x)). The noise is an input as above, standard normal there; W has
                                     L more rows behind the others, those of W_noise. logit_bias and soft cap are for the first L rows only */
 } vkm_router_noise;
@@ -263,7 +263,7 @@ typedef enum vkm_router_capacity {
     VKM_CAPACITY_NONE = 0,
     VKM_CAPACITY_POSITION,       /* an expert takes the first C slots that chose it: all tokens' first choices in order of position, then all second choices, and so on (GShard
                                     algorithm 1, NLLB; with k = 1 Switch) */
-    VKM_CAPACITY_PRIORITISED     /* the same with the tokens in descending order of their largest weight (batch-prioritised routing, V-MoE, Riquelme et al. 2021, 2106.05974) */
+    VKM_CAPACITY_PRIORITISED     /* the same with the tokens in descending order of their largest w before it is renormalised (batch-prioritised routing, V-MoE, Riquelme et al. 2021, 2106.05974) */
 } vkm_router_capacity;
 
 typedef struct vkm_router_desc {
@@ -276,9 +276,9 @@ typedef struct vkm_router_desc {
     float scale;                 /* routed_scaling_factor; 0: 1 */
     const float *expert_scale;   /* [E], Gemma-4; NULL: 1. This and the arrays below are copied by the call that takes the description */
     const float *logit_bias;     /* [rows, without those of noise]: gpt-oss, and whatever has a router with a linear bias; NULL: none */
-    const float *selection_bias; /* [E], e_score_correction_bias; NULL: none. Not for hash, forced, hierarchical and sparsemixer */
+    const float *selection_bias; /* [E], e_score_correction_bias; NULL: none. Top-k of softmax, sigmoid, sqrt-softplus and identity scores only */
     float logit_softcap;         /* Grok: 30; 0: none */
-    uint32_t n_groups, n_groups_used;   /* top-k: n_groups 0 or 1: no groups; else it divides E, and only the experts of the n_groups_used groups with the largest group scores are
+    uint32_t n_groups, n_groups_used;   /* at most 256. Top-k: n_groups 0 or 1: no groups; else it divides E, and only the experts of the n_groups_used groups with the largest group scores are
                                            looked at. Hierarchical: see there */
     vkm_router_groups group_score;
     float jitter;                /* sparsemixer; 0: 0.01 */

@@ -2,14 +2,15 @@
 #ifndef VKM_MOE_LAYER_H
 #define VKM_MOE_LAYER_H
 
-#include "nn/build.h"
+#include "router.h"
 
 struct vkm_moe {
     uint32_t n_expert, n_used, n_embd;
     uint32_t score;                              /* VKM_SCORE_... */
     bool renormalise;
     float weight_scale;
-    struct vkm_weight router;                    /* [n_expert (+ 1: gate of the shared expert)][n_embd] */
+    const struct vkm_moe_rule *rule;             /* NULL: top-k of softmax scores by the fields above; else see vkm_moe_use_rule */
+    struct vkm_weight router;                    /* [n_expert, or vkm_router_rows (+ 1: gate of the shared expert)][n_embd]; type NULL: no logits are needed */
     struct vkm_weight gate_up;                   /* interleaved; or, for unlike types, gate and up apart */
     struct vkm_weight gate, up;
     struct vkm_weight down;
@@ -21,12 +22,13 @@ struct vkm_moe {
 struct vkm_moe_space {
     struct vkm_region logits;                    /* [B][n_expert + 1] */
     struct vkm_region logit_parts;               /* [VKM_FEW_ROWS * parts][n_expert + 1] */
-    struct vkm_region ids, weights;              /* [B][k] */
+    struct vkm_region ids, weights;              /* [B][k]; an id may be VKM_ROUTER_DROPPED */
     struct vkm_region gate;                      /* [B][1] */
     struct vkm_region counts, perm, tiles, args; /* words */
     struct vkm_region h, h2;                     /* [S][n_ff], h2 only for gate and up apart */
     struct vkm_region y;                         /* [S][n_embd] by slot */
     struct vkm_region shared_h, shared_h2, shared_y;
+    struct vkm_moe_router_space router;          /* with a rule */
 };
 /* Up to so many tokens have no steps for sorting: moe_topk does that. */
 uint32_t vkm_moe_few_rows(uint32_t n_expert);
@@ -44,5 +46,16 @@ vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const str
 /* Its two halves: what says which expert has which rows, and the experts. */
 vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
 vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n);
+
+/* Makes m route by a rule, which it borrows: n_used, score, renormalise and weight_scale become the rule's. */
+void vkm_moe_use_rule(struct vkm_moe *m, const struct vkm_moe_rule *rule);
+/* The router's regions (logits, ids ... args, and `router`) for up to n tokens, from word *words on; m->n_expert, n_embd, n_used and rule are looked at. */
+void vkm_moe_router_place(const struct vkm_moe *m, uint32_t n, bool statistics, uint64_t *words, struct vkm_moe_space *s);
+struct vkm_moe_plan vkm_moe_plan(const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n);
+/* Adds up what experts made of each token: s->y to out [n][n_embd], which may then be one row of vkm_combine_norm. Needed where the plan is not `whole`. 1 step. */
+vkm_result vkm_moe_combine(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region out, uint32_t n);
+/* How the experts' rows are cut, and how many dispatches a class's tiles come in: the same for the router and the experts. */
+void vkm_moe_tiles(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p, uint8_t tile_from[VKM_TILE_CLASSES]);
+uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p);
 
 #endif
