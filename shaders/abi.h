@@ -22,7 +22,7 @@
  * device has caps.scalar_loads)}. */
 #define VKM_CHUNK_WORDS 4
 
-/* linear: y[n][rows] = x[n][k] W^T + bias.  moe_gate_up: h = act(gate) * up over tiles.  moe_down: y[slot] = weight * (W h) over tiles */
+/* linear: y[n][rows] = x[n][k] W^T + bias.  moe_gate_up: h = act(gate) * up over tiles.  moe_down: y[slot] = weight * (W h + bias) over tiles */
 struct vkm_push_matmul {
     uint tab_weight, n_chunks, chunk_panels, n_panels;
     uint kb;                    /* blocks of 32 columns */
@@ -30,11 +30,26 @@ struct vkm_push_matmul {
     uint n;                     /* tokens (linear) */
     uint first;                 /* first token of this dispatch (linear) */
     uint ws_x, ld_x, ws_y, ld_y;
-    uint tab_bias;              /* or VKM_NONE */
+    uint tab_bias;              /* [experts][rows], of pairs [experts][2][rows]; or VKM_NONE */
     uint ws_tiles, ws_perm, ws_scale;   /* MoE: tile list, sorted row -> slot, routing weight of a slot */
     uint n_used;                /* MoE: k */
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
+    float act_alpha, act_limit, act_add;   /* VKM_EPILOGUE_LIMITED */
+    uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
 };
+
+/* What becomes of the sums, one constant of the pipeline: these bits, and an activation */
+#define VKM_EPILOGUE_GLU 1              /* panels of gate and up: act(gate) * up */
+#define VKM_EPILOGUE_ACT 1              /* shift: the activation, three bits */
+#define VKM_EPILOGUE_BIASED 16          /* pairs have biases (rows do where tab_bias says so) */
+#define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
+#define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
+#define VKM_ACT_NONE 0
+#define VKM_ACT_SILU 1
+#define VKM_ACT_GELU_TANH 2
+#define VKM_ACT_GELU_ERF 3
+#define VKM_ACT_RELU 4
+#define VKM_ACT_RELU2 5
 
 /* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row. halve: -> f16; VKM_HALVED_WORDS a row */
 struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };
@@ -170,8 +185,8 @@ struct vkm_push_moe_combine { uint ws_ids, n_used, ws_tokens, n_expert, capacity
 /* moe_mix: out[r] = sum over c < n of a[c] in[c], a being softmax over c of logits[r * row + c * column]. ws_ids: also ids[r] = r / each, weight[r] = 1; or VKM_NONE */
 struct vkm_push_moe_mix { uint ws_logits, row, column, n, ws_in, ld_in, ws_out, ld_out, width, ws_ids, ws_weight, each; };
 
-/* glu: out[row] = silu(gate[row]) * up[row] */
-struct vkm_push_glu { uint ws_gate, ws_up, ld, ws_out, ld_out, width; };
+/* glu: out[row] = act(gate[row]) * up[row] */
+struct vkm_push_glu { uint ws_gate, ws_up, ld, ws_out, ld_out, width; float act_alpha, act_limit, act_add; };
 
 /* sample: logits[n][n_vocab] -> a token a row: into the recent tokens of its sequence and, with the next position, into the row */
 struct vkm_push_sample {

@@ -1,6 +1,6 @@
 #version 450
 /* y[t] = W x[t] + bias, dense. Workgroups: x = tiles of NT tokens from push.first on, y = groups of panels.
- * With GLU the panels hold 16 gate rows and 16 up rows (the dense shared expert) and y is silu(gate) * up. Reference: tests/reference/model.c */
+ * With GLU the panels hold 16 gate rows and 16 up rows (the dense shared expert) and y is act(gate) * up. Reference: tests/reference/model.c */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"

@@ -133,16 +133,16 @@ void multiply_step(uint from, uint st, uint sr, uint n) {
 }
 
 /* The sums of each subgroup's m-th tile of tokens, to y. */
-void store_part(uint m, uint n) {
+void store_part(uint e, uint m, uint n) {
     const uint outs = GLU != 0 ? ROWS / 2 : ROWS;
     for (uint i = gl_LocalInvocationIndex; i < SUB_T * TM * outs; i += LANES) {
         uint t = i / outs, j = i % outs, to = gl_WorkGroupID.y * outs + j, from = t * ROWS + (GLU != 0 ? j / 16 * 32 + j % 16 : j);
         uint token = (t / TM * EACH_T + m) * TM + t % TM;
         if (token >= n || to >= push.ld_y) continue;
         float v = uintBitsToFloat(parts[from / 4][from % 4]);
-        if (GLU != 0) v = silu(v) * uintBitsToFloat(parts[(from + 16) / 4][from % 4]);
-        else if (push.tab_bias != VKM_NONE && to < push.rows) v += tablesf.f[push.tab_bias + to];
-        ws.f[y_at[token] + to] = to < push.rows ? v * y_by[token] : 0.0;
+        if (GLU != 0) v = finish_pair(e, to, v, uintBitsToFloat(parts[(from + 16) / 4][from % 4]), y_by[token]);
+        else v = finish_row(e, to, v, y_by[token]);
+        ws.f[y_at[token] + to] = to < push.rows ? v : 0.0;
     }
 }
 
@@ -175,6 +175,6 @@ void run_tile(uint expert, uint n) {
                 [[unroll]] for (uint e = 0; e < EACH_R; e++)
                     coopMatStore(acc[m * EACH_R + e], parts, (st * TM * ROWS + (sr * EACH_R + e) * TN) / 4, ROWS / 4, gl_CooperativeMatrixLayoutRowMajor);
             barrier();
-            store_part(m, n);
+            store_part(expert, m, n);
         }
 }

@@ -1,5 +1,5 @@
 #version 450
-/* y[slot] = weight[slot] * (W_down h[row]): each expert's part of a token's output, in the order of slots (token, choice), for combine_norm to add in fixed order.
+/* y[slot] = weight[slot] * (W_down h[row] + bias), without the weight where x had it (WEIGHT_FIRST): each expert's part of a token's output, in the order of slots (token, choice), for combine_norm to add in fixed order.
  * Tiles as in moe_gate_up. No atomics: a slot is written by one tile. Reference: tests/reference/model.c */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
@@ -11,7 +11,7 @@ uint first;
 uint input_row(uint t) { return (push.ws_x + (first + t) * push.ld_x) / 4; }
 uint output_row(uint t, out float scale) {
     uint slot = wsu.u[push.ws_perm + first + t];
-    scale = ws.f[push.ws_scale + slot];
+    scale = WEIGHT_FIRST ? 1.0 : ws.f[push.ws_scale + slot];
     return push.ws_y + slot * push.ld_y;
 }
 

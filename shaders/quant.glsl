@@ -1,4 +1,4 @@
-/* Weights as vkmoe keeps them: panels of 32 rows (src/model/repack.c writes them). A panel holds, for all blocks of 32 columns, planes that a lane
+/* Weights as vkmoe keeps them: panels of 32 rows (src/nn/types.c writes them). A panel holds, for all blocks of 32 columns, planes that a lane
  * reads at [block][row], so neighbouring lanes read neighbouring words:
  *     q   NQ4 uvec4 a block and row     the quants; 4-bit types: byte b of word w has column 8w+b low, 8w+4+b high
  *     hi  NHI uint  a block and row     the bits above four

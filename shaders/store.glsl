@@ -1,5 +1,6 @@
 /* Where a workgroup's panel is, and what becomes of its sums. */
-layout(constant_id = 7) const uint GLU = 0;         /* panels are 16 gate rows + 16 up rows; RPL is 2 or more, so a lane has both rows of a pair */
+layout(constant_id = 7) const uint EPILOGUE = 0;    /* GLU: panels are 16 gate rows + 16 up rows; RPL is 2 or more, so a lane has both rows of a pair */
+#include "activate.glsl"
 
 /* Where the table has the chunk that holds a panel of expert `e`, and the panel's uvec4 offset in it. */
 uint chunk_of(uint e, uint panel, out uint offset) {
@@ -8,7 +9,23 @@ uint chunk_of(uint e, uint panel, out uint offset) {
     return push.tab_weight + VKM_CHUNK_WORDS * (e * push.n_chunks + chunk);
 }
 
-float silu(float v) { return v / (1.0 + exp(-v)); }
+/* The biases of output i of expert `e`: [experts][rows], of pairs [experts][2][rows]. */
+float bias_at(uint e, uint i) { return tablesf.f[push.tab_bias + e * push.rows + i]; }
+
+/* What a pair's sums become. `scale`: the token's weight, where it multiplies the expert's input, and so what the matrices make of it. */
+float finish_pair(uint e, uint i, float g, float u, float scale) {
+    if (WEIGHT_FIRST) { g *= scale; u *= scale; }
+    if (BIASED_PAIRS && i < push.rows) { g += bias_at(2 * e, i); u += bias_at(2 * e + 1, i); }
+    return gated(g, u);
+}
+
+/* The same of a row's sum. */
+float finish_row(uint e, uint i, float v, float scale) {
+    if (WEIGHT_FIRST) v *= scale;
+    if (push.tab_bias != VKM_NONE && i < push.rows) v += bias_at(e, i);
+    v = activate(v);
+    return WEIGHT_FIRST ? v : v * scale;
+}
 
 #ifndef TIER_COOPMAT     /* sums that belong to lanes */
 #ifdef CPU
@@ -45,20 +62,19 @@ bool has_sums() { return gl_LocalInvocationID.y == 0; }
 #endif
 
 /* Writes token t's sums of this lane to the row of y at word offset `y`. */
-void store_rows(int t, uint panel, uint row, uint y, float scale) {
+void store_rows(int t, uint e, uint panel, uint row, uint y, float scale) {
     if (GLU != 0) {
         [[unroll]] for (int r = 0; r < int(RPL / 2); r++) {
             uint i = panel * 16 + row + r * LANES;
-            float v = silu(acc[t * RPL + r]) * acc[t * RPL + r + RPL / 2];
+            float v = finish_pair(e, i, acc[t * RPL + r], acc[t * RPL + r + RPL / 2], scale);
             if (i < push.ld_y) ws.f[y + i] = i < push.rows ? v : 0.0;
         }
         return;
     }
     [[unroll]] for (int r = 0; r < int(RPL); r++) {
         uint i = panel * 32 + row + r * LANES;
-        float v = acc[t * RPL + r];
-        if (push.tab_bias != VKM_NONE && i < push.rows) v += tablesf.f[push.tab_bias + i];
-        if (i < push.ld_y) ws.f[y + i] = i < push.rows ? v * scale : 0.0;
+        float v = finish_row(e, i, acc[t * RPL + r], scale);
+        if (i < push.ld_y) ws.f[y + i] = i < push.rows ? v : 0.0;
     }
 }
 #endif

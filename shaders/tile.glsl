@@ -28,7 +28,7 @@ void run_tile(uint expert, uint n) {
         if (t < n) {
             float scale;
             uint y = output_row(t, scale);
-            store_rows(t, panel, row, y, scale);
+            store_rows(t, expert, panel, row, y, scale);
         }
 }
 #endif

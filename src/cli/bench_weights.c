@@ -8,11 +8,11 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-#define MAX_SLAB_BYTES (2ull << 30)        /* as src/model/weights.c has them */
+#define MAX_SLAB_BYTES (2ull << 30)        /* as src/nn/weights.c has them */
 #define FILL_LANES 64
 #define FILL_PANELS 32768u                 /* of a dispatch: below the workgroups that Vulkan promises in y */
 
-/* ---------------------------------------------------------------- placing: the rules of src/model/weights.c */
+/* ---------------------------------------------------------------- placing: the rules of src/nn/weights.c */
 
 static bool grow(void **at, uint32_t n, size_t each)       /* room for one more */
 {
@@ -129,7 +129,8 @@ static struct vkm_weight matrix(const struct vkm_type *type, uint32_t rows, uint
 static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, const struct vkm_type *type, vkm_error *err)
 {
     struct vkm_moe *m = &p->moe;
-    *m = (struct vkm_moe){.n_expert = s->n_expert, .n_used = s->n_used, .n_embd = s->n_embd, .score = s->score, .renormalise = s->renormalise, .weight_scale = 1, .shared_gated = s->shared_gated};
+    *m = (struct vkm_moe){.n_expert = s->n_expert, .n_used = s->n_used, .n_embd = s->n_embd, .score = s->score, .renormalise = s->renormalise, .weight_scale = 1, .shared_gated = s->shared_gated,
+                          .act = {.act = VKM_ACT_SILU}, .bias = VKM_FFN_UNBIASED, .shared_bias = VKM_FFN_UNBIASED};
     m->router = matrix(bench_type_find("f32", 3), s->n_expert + s->shared_gated, s->n_embd, 1, false);
     m->gate_up = matrix(type, s->n_ff, s->n_embd, s->n_expert, true);
     m->down = matrix(type, s->n_embd, s->n_ff, s->n_expert, false);

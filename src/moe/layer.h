@@ -4,6 +4,10 @@
 
 #include "router.h"
 
+/* Words into the tables or VKM_NONE. Of gate and up together [n_expert][2][n_ff] in `gate`; else [n_expert][n_ff] in each; down [n_expert][n_embd] */
+struct vkm_ffn_bias { uint32_t gate, up, down; };
+#define VKM_FFN_UNBIASED {VKM_NONE, VKM_NONE, VKM_NONE}
+
 struct vkm_moe {
     uint32_t n_expert, n_used, n_embd;
     uint32_t score;                              /* VKM_SCORE_... */
@@ -11,12 +15,17 @@ struct vkm_moe {
     float weight_scale;
     const struct vkm_moe_rule *rule;             /* NULL: top-k of softmax scores by the fields above; else see vkm_moe_use_rule */
     struct vkm_weight router;                    /* [n_expert, or vkm_router_rows (+ 1: gate of the shared expert)][n_embd]; type NULL: no logits are needed */
-    struct vkm_weight gate_up;                   /* interleaved; or, for unlike types, gate and up apart */
+    struct vkm_weight gate_up;                   /* interleaved; or, for unlike types, gate and up apart; or up alone: act(up x) */
     struct vkm_weight gate, up;
     struct vkm_weight down;
     struct vkm_weight shared_gate_up, shared_gate, shared_up, shared_down;  /* type NULL: no shared expert */
     bool shared_gated;
+    struct vkm_epilogue act;                     /* of all experts: activation and where the weight goes; tab_bias is not looked at */
+    struct vkm_ffn_bias bias, shared_bias;
 };
+
+/* The first matrix of an expert: of the three that may be, all with the same panels. */
+static inline const struct vkm_weight *vkm_moe_first(const struct vkm_moe *m) { return m->gate_up.type ? &m->gate_up : m->gate.type ? &m->gate : &m->up; }
 
 /* Where the layer works. B tokens at most, k experts each; S = B k slots. */
 struct vkm_moe_space {

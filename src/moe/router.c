@@ -21,9 +21,9 @@ uint32_t vkm_moe_tiles_max(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n
 /* How the experts' rows are cut in a layer of n tokens: the same for its router and its matmuls. */
 void vkm_moe_tiles(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p, uint8_t tile_from[VKM_TILE_CLASSES])
 {
-    const struct vkm_weight *joined[] = {&m->gate_up, &m->down}, *apart[] = {&m->gate, &m->up, &m->down};
-    if (m->gate_up.type) vkm_build_tiles(b, joined, VKM_COUNT(joined), p->n, p->k, m->n_expert, tile_from);
-    else                 vkm_build_tiles(b, apart, VKM_COUNT(apart), p->n, p->k, m->n_expert, tile_from);
+    const struct vkm_weight *two[] = {vkm_moe_first(m), &m->down}, *apart[] = {&m->gate, &m->up, &m->down};
+    if (m->gate.type) vkm_build_tiles(b, apart, VKM_COUNT(apart), p->n, p->k, m->n_expert, tile_from);
+    else              vkm_build_tiles(b, two, VKM_COUNT(two), p->n, p->k, m->n_expert, tile_from);
 }
 
 /* The tiles' classes as kernels want them. */
@@ -76,7 +76,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
 /* What top-k of n tokens writes. */
 static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
 {
-    const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
+    const struct vkm_weight *up = vkm_moe_first(m);
     uint8_t tile_from[VKM_TILE_CLASSES];
     bool few = n <= few_rows(b, m);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
@@ -143,14 +143,14 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
 uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p)
 {
     if (p->n <= few_rows(b, m)) return 1;
-    const struct vkm_weight *w = m->gate_up.type ? &m->gate_up : &m->gate;
+    const struct vkm_weight *w = vkm_moe_first(m);
     uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * p->n * p->k * w->cols * w->rows * (w->glu ? 2 : 1));
     return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
 }
 
 static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_moe_plan *p)
 {
-    const struct vkm_weight *up = m->gate_up.type ? &m->gate_up : &m->gate;
+    const struct vkm_weight *up = vkm_moe_first(m);
     uint32_t slots = p->n * p->k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
         .tiles_max = slots,

@@ -226,18 +226,28 @@ vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struc
     return VKM_OK;
 }
 
-vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label)
+uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_push_matmul *push)
+{
+    push->tab_bias = e->tab_bias;
+    push->act_alpha = e->alpha; push->act_limit = e->limit; push->act_add = e->add;
+    uint32_t bits = (w->glu ? VKM_EPILOGUE_GLU : 0) | e->act << VKM_EPILOGUE_ACT | (e->weight_first ? VKM_EPILOGUE_WEIGHT_FIRST : 0);
+    if (w->glu && e->limited) bits |= VKM_EPILOGUE_LIMITED;
+    if (w->glu && e->tab_bias != VKM_NONE) bits |= VKM_EPILOGUE_BIASED;
+    return bits;
+}
+
+vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, uint32_t epilogue, struct vkm_step *step, const char *label)
 {
     const struct vkm_shape *s = &b->shape;
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
-    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, w->glu};
+    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
-        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, w->glu, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
+        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
         return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
     return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec), step, label);
@@ -295,9 +305,15 @@ static uint32_t tile_limit(const struct vkm_build *b, const struct vkm_weight *w
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
 {
+    return vkm_linear_finish(b, label, w, &(struct vkm_epilogue){.act = VKM_ACT_NONE, .tab_bias = bias}, x, y, n);
+}
+
+vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_region x, struct vkm_region y, uint32_t n)
+{
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
-    push.n = n; push.ws_y = y.at; push.ld_y = y.ld; push.tab_bias = bias;
+    uint32_t epilogue = vkm_matmul_epilogue(w, e, &push);
+    push.n = n; push.ws_y = y.at; push.ld_y = y.ld;
     uint8_t tile_from[VKM_TILE_CLASSES];
     cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
@@ -312,7 +328,7 @@ vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_w
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
-        TRY(vkm_matmul_step(b, "linear", w, size, &s, label));
+        TRY(vkm_matmul_step(b, "linear", w, size, epilogue, &s, label));
         first += rows;
     }
     return VKM_OK;

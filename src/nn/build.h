@@ -20,6 +20,15 @@ struct vkm_weight {
     uint32_t set;                    /* which vkm_bindings it is reached through */
 };
 
+/* What a matmul does with its sums (abi.h): activation, biases, routing weight. */
+struct vkm_epilogue {
+    uint32_t act;                    /* VKM_ACT_...; of the gate where the weight is a glu pair */
+    bool limited;                    /* with silu: g sigmoid(alpha g) (u + add), g at most limit, u within +-limit */
+    float alpha, limit, add;
+    bool weight_first;               /* moe_gate_up multiplies by the routing weight, before the bias, and moe_down does not */
+    uint32_t tab_bias;               /* tables: [experts][rows], of a pair [experts][2][rows]; VKM_NONE: none */
+};
+
 /* A part of the workspace: rows of `ld` words. */
 struct vkm_region { uint32_t at, ld, rows; };
 
@@ -102,8 +111,10 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n);
 /* Words that n rows of so many columns take in a form; 0: no tier of the device wants it. */
 uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols);
-/* Adds a step of the kernel in that form. */
-vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_step *step, const char *label);
+/* Puts the parameters into push, and gives the bits that the kernel is made with. */
+uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_push_matmul *push);
+/* Adds a step of the kernel in that form, with the bits of an epilogue. */
+vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, uint32_t epilogue, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
 #define VKM_TILE_SIZES {1, 4, 8, 16, 32, 64, 128}
 /* The smallest that holds n rows, at most those of the largest */
@@ -111,7 +122,9 @@ uint32_t vkm_tile_rows(uint32_t n);
 /* How the rows of these weights, which share their tiles, are cut: see vkm_tiles_fit. */
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES]);
 
-/* y[t] = W x[t] + bias, t < n. bias: tables word or VKM_NONE */
+/* y[t] = W x[t] + bias, t < n, or act(W_gate x) * (W_up x) of a glu pair, by the epilogue */
+vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_region x, struct vkm_region y, uint32_t n);
+/* y[t] = W x[t] + bias. bias: tables word or VKM_NONE */
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
 vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale);
 
