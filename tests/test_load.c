@@ -130,8 +130,8 @@ static void check_weight(const vkm_model *m, const vkm_gguf *g, const struct vkm
                 if (row < t[of]->ne[1]) plain_repack(w->type->id, (const uint8_t *)t[of]->data + (e * t[of]->ne[1] + row) * row_bytes, w->cols, w->kb, want, r);
             }
             if (vkm_device_caps(m->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, want);
-            const uint32_t *entry = m->tables + w->tab + VKM_CHUNK_WORDS * (e * w->n_chunks + p / w->chunk_panels);
-            const uint32_t *slab = vkm_buffer_map(m->slabs[m->sets[w->set].first + entry[0]]);
+            const uint32_t *entry = m->weights.tables + w->tab + VKM_CHUNK_WORDS * (e * w->n_chunks + p / w->chunk_panels);
+            const uint32_t *slab = vkm_buffer_map(m->weights.slabs[m->weights.sets[w->set].first + entry[0]]);
             cr_assert(slab);
             cr_assert_eq(memcmp(slab + entry[1] * 4 + p % w->chunk_panels * words, want, words * 4), 0, "%s, expert %u, panel %u", a, e, p);
         }
@@ -199,7 +199,7 @@ Test(load, every_word_with_any_number_of_threads)
             OK(load_watched(d, path, threads[n], &watch, &m, &err));
             cr_assert(!watch.elsewhere && watch.done == watch.total && watch.total == m->info.device_bytes);
             cr_assert(threads_went(before), "%u threads were left", count_threads() - before);
-            if (vkm_buffer_map(m->slabs[0])) {
+            if (vkm_buffer_map(m->weights.slabs[0])) {
                 check_weight(m, g, &m->embedding, (const char *const[]){"token_embd.weight"}, 1);
                 check_weight(m, g, &m->output, (const char *const[]){"output.weight"}, 1);
                 for (uint32_t l = 0; l < o.layers; l++) {
@@ -238,7 +238,7 @@ Test(load, staged_on_several_threads)
         vkm_error err = {0};
         rig_device(&r, n ? "staged" : NULL);
         OK(load_watched(r.device, path, n ? n * n * 2 : 1, &(struct watch){0}, &r.model, &err));
-        cr_assert(!n || !vkm_buffer_map(r.model->slabs[0]));
+        cr_assert(!n || !vkm_buffer_map(r.model->weights.slabs[0]));
         rig_session(&r, (vkm_session_params){.n_ctx = 32});
         float *logits = eval_steps(&r, tokens, 20, 0);
         if (first) check_same(first, logits, 20, r.model->h.n_vocab, "staged");

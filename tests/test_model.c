@@ -485,8 +485,8 @@ static void check_clamps(const struct ref_testmodel *o, uint32_t n, uint32_t n_c
     for (size_t i = 0; i < n_cases; i++) {
         const struct clamp_case *c = &cases[i];
         rig_open(&r, c->caps, a.path, params);
-        cr_assert_geq(r.model->n_slabs, c->least_slabs, "%s: %u slabs", c->caps, r.model->n_slabs);
-        cr_assert_geq(r.model->n_sets, c->least_sets, "%s: %u sets", c->caps, r.model->n_sets);
+        cr_assert_geq(r.model->weights.n_slabs, c->least_slabs, "%s: %u slabs", c->caps, r.model->weights.n_slabs);
+        cr_assert_geq(r.model->weights.n_sets, c->least_sets, "%s: %u sets", c->caps, r.model->weights.n_sets);
         cr_assert_geq(r.session->n_kv, c->least_kv, "%s: %u KV buffers", c->caps, r.session->n_kv);
         for (uint32_t step = 0; step < 2; step++) {
             float *logits = check_answers(&r, &a, n, step, NMSE_F32, c->caps);

@@ -77,13 +77,21 @@ static vkm_result table(struct loader *l, const char *name, uint64_t n, bool req
     return failed ? vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory") : VKM_OK;
 }
 
+/* Rows from first_row on of each matrix of a tensor. */
+static struct vkm_source rows_of(const struct vkm_gguf_tensor *t, const struct vkm_type *type, uint64_t first_row, uint32_t rows)
+{
+    uint64_t row = vkm_type_row_bytes(type, (uint32_t)t->ne[0]);
+    return (struct vkm_source){.rows = rows, .data = (const uint8_t *)t->data + first_row * row, .stride = t->ne[1] * row, .whole = t->data, .whole_bytes = t->bytes};
+}
+
 static vkm_result matrix(struct loader *l, const char *name, uint32_t cols, uint32_t rows, uint32_t experts, struct vkm_weight *w)
 {
     const struct vkm_gguf_tensor *t = find(l, name);
     TRY(shape(l, t, cols, rows, experts));
     *w = (struct vkm_weight){.cols = cols, .experts = experts};
     TRY(type_of(l, t, &w->type));
-    return vkm_plan_add(l->plan, w, &(struct vkm_source){.rows = rows, .tensor = t}, 1, l->name, l->err);
+    const struct vkm_source from = rows_of(t, w->type, 0, rows);
+    return vkm_plan_add(l->plan, w, &from, 1, l->name, l->err);
 }
 
 /* ---------------------------------------------------------------- experts */
@@ -97,14 +105,14 @@ static vkm_result expert_source(struct loader *l, const char *what, uint32_t col
     if (t) {
         TRY(shape(l, t, cols, rows, experts));
         TRY(type_of(l, t, type));
-        *s = (struct vkm_source){.rows = rows, .tensor = t};
+        *s = rows_of(t, *type, 0, rows);
         return VKM_OK;
     }
     bool gate = !strcmp(what, "gate"), up = !strcmp(what, "up");
     if ((gate || up) && (t = find(l, "ffn_gate_up_exps.weight"))) {
         TRY(shape(l, t, cols, (uint64_t)rows * 2, experts));
         TRY(type_of(l, t, type));
-        *s = (struct vkm_source){.rows = rows, .tensor = t, .first_row = up ? rows : 0};
+        *s = rows_of(t, *type, up ? rows : 0, rows);
         return VKM_OK;
     }
     snprintf(name, sizeof name, "ffn_%s.0.weight", what);
@@ -112,15 +120,18 @@ static vkm_result expert_source(struct loader *l, const char *what, uint32_t col
         snprintf(name, sizeof name, "ffn_%s_exps.weight", what);
         return shape(l, find(l, name), cols, rows, experts);       /* says that it is absent */
     }
-    const struct vkm_gguf_tensor **each = calloc(experts, sizeof *each);
+    const struct vkm_gguf_tensor *first = NULL;
+    const uint8_t **each = calloc(experts, sizeof *each);
     if (!each) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
     for (uint32_t e = 0; e < experts; e++) {
         snprintf(name, sizeof name, "ffn_%s.%u.weight", what, e);
-        each[e] = find(l, name);
-        vkm_result r = shape(l, each[e], cols, rows, 1);
-        if (r == VKM_OK) r = type_of(l, each[e], type);
-        if (r == VKM_OK && each[e]->type != each[0]->type) r = vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s has another type than expert 0", l->name);
+        t = find(l, name);
+        if (e == 0) first = t;
+        vkm_result r = shape(l, t, cols, rows, 1);
+        if (r == VKM_OK) r = type_of(l, t, type);
+        if (r == VKM_OK && t->type != first->type) r = vkm_fail(l->err, VKM_ERR_UNSUPPORTED, "tensor %s has another type than expert 0", l->name);
         if (r != VKM_OK) { free((void *)each); return r; }
+        each[e] = t->data;
     }
     *s = (struct vkm_source){.rows = rows, .each = each};
     return VKM_OK;
@@ -166,7 +177,8 @@ static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
 {
     const struct vkm_hparams *h = &l->m->h;
     *moe = (struct vkm_moe){.n_expert = h->n_expert, .n_used = h->n_used, .n_embd = h->n_embd, .score = h->arch->softmax_selected ? VKM_SCORE_SELECTED : VKM_SCORE_SOFTMAX,
-                            .renormalise = h->arch->renormalise, .weight_scale = h->weight_scale};
+                            .renormalise = h->arch->renormalise, .weight_scale = h->weight_scale,
+                            .act = {.act = VKM_ACT_SILU}, .bias = VKM_FFN_UNBIASED, .shared_bias = VKM_FFN_UNBIASED};
     const struct vkm_gguf_tensor *shared = find(l, "ffn_up_shexp.weight");
     moe->shared_gated = shared && h->arch->shared_gated;
     TRY(router(l, moe, h->n_embd));
@@ -190,7 +202,7 @@ static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
     const struct vkm_gguf_tensor *su = find(l, "ffn_up_shexp.weight");
     TRY(shape(l, su, h->n_embd, width, 1));
     TRY(type_of(l, su, &up_type));
-    TRY(gate_up(l, (struct vkm_source){.rows = width, .tensor = sg}, gate_type, (struct vkm_source){.rows = width, .tensor = su}, up_type, h->n_embd, 1,
+    TRY(gate_up(l, rows_of(sg, gate_type, 0, width), gate_type, rows_of(su, up_type, 0, width), up_type, h->n_embd, 1,
                 &moe->shared_gate_up, &moe->shared_gate, &moe->shared_up));
     return matrix(l, "ffn_down_shexp.weight", width, h->n_embd, 1, &moe->shared_down);
 }
@@ -228,7 +240,7 @@ static vkm_result projections(struct loader *l, struct vkm_layer *y, const uint3
         const struct vkm_gguf_tensor *t = find(l, names[i]);
         TRY(shape(l, t, l->m->h.n_embd, rows[i], 1));
         TRY(type_of(l, t, &types[i]));
-        sources[i] = (struct vkm_source){.rows = rows[i], .tensor = t};
+        sources[i] = rows_of(t, types[i], 0, rows[i]);
     }
     for (uint32_t i = 0, n; i < 3; i += n) {
         struct vkm_projection *p = &y->qkv[y->n_qkv++];
@@ -338,6 +350,10 @@ static vkm_result fingerprint(const vkm_gguf *g, struct vkm_model *m, vkm_error 
     return VKM_OK;
 }
 
+static void prefetch(const void *g, const void *at, uint64_t bytes) { vkm_gguf_prefetch(g, at, bytes); }
+static vkm_result fetch(const void *g, const void *at, uint64_t bytes, vkm_error *err) { return vkm_gguf_fetch(g, at, bytes, err); }
+static void release(const void *g, const void *at, uint64_t bytes) { vkm_gguf_release(g, at, bytes); }
+
 static vkm_result load(struct loader *l, const char *path, const vkm_model_params *params)
 {
     struct vkm_model *m = l->m;
@@ -354,7 +370,9 @@ static vkm_result load(struct loader *l, const char *path, const vkm_model_param
             return vkm_fail(l->err, VKM_ERR_FORMAT, "%s: the tokenizer has %u tokens, the embedding %u rows", path, vkm_tokenizer_n_vocab(m->tokenizer), m->h.n_vocab);
     }
     describe(m, l->g, need);
-    return vkm_plan_upload(l->plan, l->g, m, params, l->err);
+    const struct vkm_paging paging = {l->g, prefetch, fetch, release};
+    const struct vkm_upload how = {.paging = &paging, .progress = params->progress, .progress_user = params->progress_user, .n_threads = params->n_threads};
+    return vkm_plan_upload(l->plan, m->device, &how, &m->weights, l->err);
 }
 
 vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_params *params, vkm_model **model, vkm_error *err)
@@ -378,8 +396,8 @@ vkm_result vkm_model_load(vkm_device *device, const char *path, const vkm_model_
 void vkm_model_destroy(vkm_model *m)
 {
     if (!m) return;
-    for (uint32_t i = 0; i < m->n_slabs; i++) vkm_buffer_destroy(m->slabs[i]);
-    free(m->slabs); free(m->sets); free(m->tables); free(m->layers); free(m->freq_factors);
+    vkm_slabs_destroy(&m->weights);
+    free(m->layers); free(m->freq_factors);
     vkm_tokenizer_destroy(m->tokenizer);
     free(m);
 }

@@ -79,13 +79,13 @@ static vkm_result create_bindings(struct vkm_session *s, vkm_error *err)
 {
     const struct vkm_model *m = s->model;
     uint32_t in_set = s->kv_in_set, kv_sets = vkm_div_up(s->n_kv, in_set);
-    uint32_t n = m->n_sets > kv_sets ? m->n_sets : kv_sets;
+    uint32_t n = m->weights.n_sets > kv_sets ? m->weights.n_sets : kv_sets;
     s->sets = calloc(n, sizeof *s->sets);
     if (!s->sets) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     for (uint32_t i = 0; i < n; i++) {
-        const struct vkm_slab_set *w = &m->sets[i < m->n_sets ? i : m->n_sets - 1];
+        const struct vkm_slab_set *w = &m->weights.sets[i < m->weights.n_sets ? i : m->weights.n_sets - 1];
         uint32_t first = (i < kv_sets ? i : kv_sets - 1) * in_set;
-        TRY(vkm_bindings_create(m->device, s->workspace, s->tables, m->slabs + w->first, w->count, s->kv + first, s->n_kv - first < in_set ? s->n_kv - first : in_set, &s->sets[i], err));
+        TRY(vkm_bindings_create(m->device, s->workspace, s->tables, m->weights.slabs + w->first, w->count, s->kv + first, s->n_kv - first < in_set ? s->n_kv - first : in_set, &s->sets[i], err));
         s->n_sets++;
     }
     return VKM_OK;
@@ -97,12 +97,12 @@ uint64_t vkm_session_table_words(const struct vkm_session *s, uint64_t words) { 
 static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
 {
     const struct vkm_model *m = s->model;
-    size_t bytes = vkm_session_table_words(s, m->n_tables) * 4;
+    size_t bytes = vkm_session_table_words(s, m->weights.n_tables) * 4;
     uint32_t *words = malloc(bytes);
     if (!words) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    memcpy(words, m->tables, (size_t)m->n_tables * 4);
-    vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, (float *)(words + m->n_tables));
-    s->tab_rope = m->n_tables;
+    memcpy(words, m->weights.tables, (size_t)m->weights.n_tables * 4);
+    vkm_rope_table(&m->h, m->freq_factors, s->n_ctx, (float *)(words + m->weights.n_tables));
+    s->tab_rope = m->weights.n_tables;
     s->tab_kv = (uint32_t)(bytes / 4) - 2 * s->n_kv;
     for (uint32_t i = 0; i < s->n_kv; i++) {
         uint64_t address = vkm_buffer_address(s->kv[i]);

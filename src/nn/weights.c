@@ -1,4 +1,4 @@
-#include "model.h"
+#include "weights.h"
 #include "host/workers.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,10 +160,9 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
  * The loading thread cuts the weights into parts and alone talks to the device; threads repack. Parts go in order through a window of a fixed size. */
 
 struct upload {
-    const vkm_gguf *g;
-    struct vkm_model *model;
-    vkm_progress_fn progress;
-    void *progress_user;
+    vkm_device *device;
+    const struct vkm_upload *how;
+    const struct vkm_slabs *to;
     vkm_uploader *uploader;
     vkm_workers *workers;
     uint8_t *zeros;                     /* an absent row */
@@ -188,12 +187,10 @@ struct part {
 static const uint8_t *source_row(const struct vkm_source *s, const struct vkm_weight *w, uint32_t expert, uint32_t row)
 {
     if (s->own) return (const uint8_t *)(s->own + ((size_t)expert * s->rows + row) * w->cols);
-    uint64_t bytes = vkm_type_row_bytes(w->type, w->cols);
-    if (s->each) return (const uint8_t *)s->each[expert]->data + (s->first_row + row) * bytes;
-    return (const uint8_t *)s->tensor->data + (expert * s->tensor->ne[1] + s->first_row + row) * bytes;
+    return (s->each ? s->each[expert] : s->data + expert * s->stride) + row * vkm_type_row_bytes(w->type, w->cols);
 }
 
-/* Where in the file a part's rows of source i are; false: nowhere, there are none (but the padding of a last panel), or they are the loader's own. */
+/* Where in memory a part's rows of source i are; false: nowhere, there are none (but the padding of a last panel), or they are the loader's own. */
 static bool source_range(const struct part *p, uint32_t i, const uint8_t **at, uint64_t *bytes)
 {
     const struct vkm_weight *w = &p->item->w;
@@ -224,23 +221,23 @@ static void repack_panel(const struct part *p, uint32_t panel)
         for (uint64_t k = 0; k < bytes; k += 64) (void)*(const volatile uint8_t *)(rows[i] + k);
     }
     w->type->repack(rows, w->cols, w->kb, p->panel);
-    if (vkm_device_caps(p->upload->model->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, p->panel);
+    if (vkm_device_caps(p->upload->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, p->panel);
 }
 
 /* On any thread. */
 static vkm_result repack_part(struct part *p)
 {
-    const vkm_gguf *g = p->upload->g;
+    const struct vkm_paging *pages = p->upload->how->paging;
     const uint8_t *at;
     uint64_t bytes, panel_bytes = vkm_type_panel_bytes(p->item->w.type, p->item->w.kb);
-    for (uint32_t i = 0; i < p->item->n_sources; i++)
-        if (source_range(p, i, &at, &bytes)) TRY(vkm_gguf_fetch(g, at, bytes, &p->err));
+    for (uint32_t i = 0; pages && i < p->item->n_sources; i++)
+        if (source_range(p, i, &at, &bytes)) TRY(pages->fetch(pages->user, at, bytes, &p->err));
     for (uint32_t i = 0; i < p->n; i++) {          /* by way of a cached panel: the destination may be write-combined */
         repack_panel(p, p->first + i);
         memcpy(p->where + i * panel_bytes, p->panel, panel_bytes);
     }
-    for (uint32_t i = 0; i < p->item->n_sources; i++)
-        if (source_range(p, i, &at, &bytes)) vkm_gguf_release(g, at, bytes);
+    for (uint32_t i = 0; pages && i < p->item->n_sources; i++)
+        if (source_range(p, i, &at, &bytes)) pages->release(pages->user, at, bytes);
     return VKM_OK;
 }
 
@@ -251,10 +248,13 @@ static void run_part(struct vkm_job *job)
 }
 
 /* Reading ahead maps neighbours that were released before: once an item is done, all of it goes again. */
-static void release_source(const vkm_gguf *g, const struct vkm_source *s, uint32_t experts)
+static void release_item(const struct vkm_paging *pages, const struct item *item)
 {
-    if (s->tensor) vkm_gguf_release(g, s->tensor->data, s->tensor->bytes);
-    for (uint32_t e = 0; s->each && e < experts; e++) vkm_gguf_release(g, s->each[e]->data, s->each[e]->bytes);
+    for (uint32_t i = 0; pages && i < item->n_sources; i++) {
+        const struct vkm_source *s = &item->sources[i];
+        if (s->data) pages->release(pages->user, s->whole, s->whole_bytes);
+        for (uint32_t e = 0; s->each && e < item->w.experts; e++) pages->release(pages->user, s->each[e], s->rows * vkm_type_row_bytes(item->w.type, item->w.cols));
+    }
 }
 
 static vkm_result end_part(struct upload *u, vkm_error *err)
@@ -263,10 +263,9 @@ static vkm_result end_part(struct upload *u, vkm_error *err)
     vkm_workers_wait(u->workers, &p->job);
     if (p->result != VKM_OK) return vkm_fail(err, p->result, "%s", p->err.message);
     TRY(vkm_upload_end(u->uploader, err));
-    if (u->ended == u->begun || u->parts[u->ended % u->n_parts].item != p->item)
-        for (uint32_t i = 0; i < p->item->n_sources; i++) release_source(u->g, &p->item->sources[i], p->item->w.experts);
+    if (u->ended == u->begun || u->parts[u->ended % u->n_parts].item != p->item) release_item(u->how->paging, p->item);
     u->done += p->n * vkm_type_panel_bytes(p->item->w.type, p->item->w.kb);
-    if (u->progress && !u->progress(u->progress_user, u->done, u->total)) return vkm_fail(err, VKM_ERR_CANCELLED, "loading was cancelled");
+    if (u->how->progress && !u->how->progress(u->how->progress_user, u->done, u->total)) return vkm_fail(err, VKM_ERR_CANCELLED, "loading was cancelled");
     return VKM_OK;
 }
 
@@ -279,10 +278,11 @@ static vkm_result begin_part(struct upload *u, const struct item *item, uint32_t
     p->item = item;
     p->expert = expert; p->first = first; p->n = n;
     p->where = where;
+    const struct vkm_paging *pages = u->how->paging;
     const uint8_t *at;
     uint64_t bytes;
-    for (uint32_t i = 0; i < item->n_sources; i++)
-        if (source_range(p, i, &at, &bytes)) vkm_gguf_prefetch(u->g, at, bytes);
+    for (uint32_t i = 0; pages && i < item->n_sources; i++)
+        if (source_range(p, i, &at, &bytes)) pages->prefetch(pages->user, at, bytes);
     u->begun++;
     vkm_workers_push(u->workers, &p->job);
     return VKM_OK;
@@ -290,7 +290,7 @@ static vkm_result begin_part(struct upload *u, const struct item *item, uint32_t
 
 static vkm_result upload_items(const struct vkm_plan *plan, struct upload *u, vkm_error *err)
 {
-    const struct vkm_model *m = u->model;
+    const struct vkm_slabs *to = u->to;
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct item *item = &plan->items[i];
         const struct vkm_weight *w = &item->w;
@@ -301,28 +301,35 @@ static vkm_result upload_items(const struct vkm_plan *plan, struct upload *u, vk
             for (uint32_t c = 0; c < w->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
                 uint32_t first = c * w->chunk_panels, panels = w->n_panels - first < w->chunk_panels ? w->n_panels - first : w->chunk_panels;
                 for (uint32_t k = 0; k < panels; k += most)
-                    TRY(begin_part(u, item, e, first + k, panels - k < most ? panels - k : most, m->slabs[m->sets[w->set].first + entry[0]], (uint64_t)entry[1] * 16 + k * panel_bytes, err));
+                    TRY(begin_part(u, item, e, first + k, panels - k < most ? panels - k : most, to->slabs[to->sets[w->set].first + entry[0]], (uint64_t)entry[1] * 16 + k * panel_bytes, err));
             }
     }
     while (u->ended < u->begun) TRY(end_part(u, err));
     return vkm_upload_finish(u->uploader, err);
 }
 
-static vkm_result create_slabs(struct vkm_plan *p, struct vkm_model *m, vkm_error *err)
+static vkm_result create_slabs(vkm_device *device, const struct vkm_plan *p, struct vkm_slabs *to, vkm_error *err)
 {
-    m->slabs = calloc(p->n_slabs, sizeof *m->slabs);
-    m->sets = calloc(p->slabs[p->n_slabs - 1].set + 1, sizeof *m->sets);
-    if (!m->slabs || !m->sets) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    m->n_sets = p->slabs[p->n_slabs - 1].set + 1;
+    to->slabs = calloc(p->n_slabs, sizeof *to->slabs);
+    to->sets = calloc(p->slabs[p->n_slabs - 1].set + 1, sizeof *to->sets);
+    if (!to->slabs || !to->sets) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    to->n_sets = p->slabs[p->n_slabs - 1].set + 1;
     for (uint32_t i = 0; i < p->n_slabs; i++) {
-        struct vkm_slab_set *set = &m->sets[p->slabs[i].set];
+        struct vkm_slab_set *set = &to->sets[p->slabs[i].set];
         if (set->count++ == 0) set->first = i;
         char name[32];
         snprintf(name, sizeof name, "slab %u", i);
-        TRY(vkm_buffer_create(m->device, VKM_BUFFER_DEVICE, p->slabs[i].used, name, &m->slabs[i], err));
-        m->n_slabs++;
+        TRY(vkm_buffer_create(device, VKM_BUFFER_DEVICE, p->slabs[i].used, name, &to->slabs[i], err));
+        to->n_slabs++;
     }
     return VKM_OK;
+}
+
+void vkm_slabs_destroy(struct vkm_slabs *s)
+{
+    for (uint32_t i = 0; i < s->n_slabs; i++) vkm_buffer_destroy(s->slabs[i]);
+    free(s->slabs); free(s->sets); free(s->tables);
+    *s = (struct vkm_slabs){0};
 }
 
 /* Bytes of the largest panel, and of a part. */
@@ -362,37 +369,42 @@ static vkm_result run_upload(struct vkm_plan *plan, struct upload *u, uint32_t n
         u->parts[i].upload = u;
         u->parts[i].panel = u->panels + i * panel / 4;
     }
-    TRY(vkm_uploader_create(u->model->device, ring, &u->uploader, err));
+    TRY(vkm_uploader_create(u->device, ring, &u->uploader, err));
     TRY(vkm_workers_create(n_threads < u->n_parts ? n_threads : u->n_parts, &u->workers, err));
     return upload_items(plan, u, err);
 }
 
 /* The device addresses of the table's chunks, for kernels that use them. */
-static void write_addresses(struct vkm_plan *p, const struct vkm_model *m)
+static void write_addresses(struct vkm_plan *p, const struct vkm_slabs *to)
 {
     for (uint32_t i = 0; i < p->n_items; i++) {
         const struct vkm_weight *w = &p->items[i].w;
         uint32_t *entry = p->tables + w->tab;
         for (uint32_t c = 0; c < w->experts * w->n_chunks; c++, entry += VKM_CHUNK_WORDS) {
-            uint64_t address = vkm_buffer_address(m->slabs[m->sets[w->set].first + entry[0]]) + (uint64_t)entry[1] * 16;
+            uint64_t address = vkm_buffer_address(to->slabs[to->sets[w->set].first + entry[0]]) + (uint64_t)entry[1] * 16;
             entry[2] = (uint32_t)address;
             entry[3] = (uint32_t)(address >> 32);
         }
     }
 }
 
-vkm_result vkm_plan_upload(struct vkm_plan *p, const vkm_gguf *g, struct vkm_model *m, const vkm_model_params *params, vkm_error *err)
+vkm_result vkm_plan_upload(struct vkm_plan *p, vkm_device *device, const struct vkm_upload *how, struct vkm_slabs *out, vkm_error *err)
 {
-    TRY(create_slabs(p, m, err));
-    if (vkm_device_caps(m->device)->scalar_loads) write_addresses(p, m);
-    struct upload u = {.g = g, .model = m, .progress = params->progress, .progress_user = params->progress_user, .total = p->bytes};
-    vkm_result r = run_upload(p, &u, params->n_threads, err);
+    struct vkm_slabs to = {0};
+    struct upload u = {.device = device, .how = how, .to = &to, .total = p->bytes};
+    vkm_result r = create_slabs(device, p, &to, err);
+    if (r == VKM_OK && vkm_device_caps(device)->scalar_loads) write_addresses(p, &to);
+    if (r == VKM_OK) r = run_upload(p, &u, how->n_threads, err);
     vkm_workers_destroy(u.workers);     /* before what they write to goes */
     vkm_uploader_destroy(u.uploader);
     free(u.zeros); free(u.panels); free(u.parts);
-    if (r != VKM_OK) return r;
-    m->tables = p->tables;
-    m->n_tables = p->n_tables;
+    if (r != VKM_OK) {
+        vkm_slabs_destroy(&to);
+        return r;
+    }
+    to.tables = p->tables;
+    to.n_tables = p->n_tables;
     p->tables = NULL;
+    *out = to;
     return VKM_OK;
 }
