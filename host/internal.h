@@ -261,7 +261,8 @@ const char *vkm_tier_name(enum vkm_tier tier);
 /* One entry of the list: a step, or a copy. */
 struct vkm_op {
     bool is_copy, barrier;                     /* barrier: derived, stands before it */
-    struct vkm_step step;
+    struct vkm_step step;                      /* label is `text` */
+    char text[64];
     vkm_buffer *from, *to;
     uint64_t from_offset, to_offset, bytes;
     uint32_t kind;                             /* of slice.c */
@@ -278,6 +279,8 @@ struct vkm_program {
     struct vkm_op *ops;
     uint32_t n_ops, op_capacity, n_steps;
     bool finished, estimated;                  /* estimated: the cost of an indirect step is a guess */
+    struct vkm_range *ranges;                  /* scratch for barriers: two lists of all ops' ranges */
+    uint32_t range_ops;                        /* that there is room for */
     VkCommandPool pool;                        /* VK_NULL_HANDLE, and nothing recorded, until the program is submitted or profiled */
     struct vkm_recording recording;
     uint64_t last_ticket;

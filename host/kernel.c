@@ -171,9 +171,8 @@ vkm_result vkm_kernel_get_of(vkm_device *device, const char *name, const char *v
     if (n_spec > VKM_SPEC_MAX) return vkm_fail(err, VKM_ERR_ARGUMENT, "kernel %s: %u specialisation constants, at most %d", name, n_spec, VKM_SPEC_MAX);
     const struct vkm_module *module = NULL;
     if ((r = find_module(device, name, variant, tiers, &module, err))) return r;
-    if (!grow_table(device)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
-    struct vkm_kernel **slot = find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec);
-    if (*slot) {
+    struct vkm_kernel **slot = device->n_kernel_slots ? find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec) : NULL;
+    if (slot && *slot) {                       /* nothing is allocated for what is there */
         *kernel = *slot;
         return VKM_OK;
     }
@@ -181,13 +180,14 @@ vkm_result vkm_kernel_get_of(vkm_device *device, const char *name, const char *v
     uint32_t x = n_spec > 0 ? spec[0] : 1, y = n_spec > 1 ? spec[1] : 1;
     if (!x || !y || (uint64_t)x * y > caps->invocations || x > caps->workgroup_size_x || y > device->offer.max_size_y)
         return vkm_fail(err, VKM_ERR_LIMIT, "kernel %s %s: a workgroup of %u x %u; %s has %u invocations", name, variant, x, y, caps->device_name, caps->invocations);
-    struct vkm_kernel *k = calloc(1, sizeof *k);
+    struct vkm_kernel *k = grow_table(device) ? calloc(1, sizeof *k) : NULL;
     if (!k) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "making kernel %s", name);
     k->module = module;
     k->n_spec = n_spec;
     if (n_spec) memcpy(k->spec, spec, n_spec * sizeof *spec);
     name_variant(k);
     device->n_kernels++;
+    slot = find_slot(device->kernels, device->n_kernel_slots, module, spec, n_spec);
     *kernel = *slot = k;
     return VKM_OK;
 }
@@ -236,11 +236,9 @@ static uint32_t find_missing(vkm_device *device, const struct vkm_op *ops, uint3
     return n;
 }
 
-vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, vkm_error *err)
+static vkm_result run_jobs(vkm_device *device, struct compile_job *jobs, uint32_t n, vkm_error *err)
 {
-    struct compile_job *jobs = calloc(n_ops ? n_ops : 1, sizeof *jobs);
-    if (!jobs) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "compiling the kernels of %u steps", n_ops);
-    uint32_t n = find_missing(device, ops, n_ops, jobs), n_threads = n < COMPILE_THREADS ? n : COMPILE_THREADS;
+    uint32_t n_threads = n < COMPILE_THREADS ? n : COMPILE_THREADS;
     if (n_threads > vkm_processors()) n_threads = vkm_processors();
     if (device->validation) n_threads = 1;         /* its messages are logged, and that is promised to happen on the caller's thread */
     vkm_workers *workers = NULL;
@@ -252,6 +250,28 @@ vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uin
         if (!r) r = one;
     }
     vkm_workers_destroy(workers);
+    return r;
+}
+
+vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, vkm_error *err)
+{
+    struct compile_job *jobs = calloc(n_ops ? n_ops : 1, sizeof *jobs);
+    if (!jobs) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "compiling the kernels of %u steps", n_ops);
+    vkm_result r = run_jobs(device, jobs, find_missing(device, ops, n_ops, jobs), err);
+    free(jobs);
+    return r;
+}
+
+vkm_result vkm_kernels_compile_found(vkm_device *device, vkm_error *err)
+{
+    struct compile_job *jobs = calloc(device->n_kernels ? device->n_kernels : 1, sizeof *jobs);
+    if (!jobs) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "compiling %u kernels", device->n_kernels);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < device->n_kernel_slots; i++) {
+        struct vkm_kernel *k = device->kernels[i];
+        if (k && !k->pipeline) jobs[n++] = (struct compile_job){.job.run = run_compile, .device = device, .kernel = k};
+    }
+    vkm_result r = run_jobs(device, jobs, n, err);
     free(jobs);
     return r;
 }

@@ -35,6 +35,8 @@ vkm_result vkm_kernel_get_of(vkm_device *device, const char *name, const char *v
 enum vkm_tier vkm_kernel_tier(const vkm_device *device, const char *name, const char *variant, uint32_t tiers);
 const char *vkm_kernel_name(const vkm_kernel *kernel);      /* "moe_gate_up" */
 const char *vkm_kernel_variant(const vkm_kernel *kernel);   /* "q4_0:subgroup 8,4,16" with the constants, for print and profile */
+/* Compiles all kernels that were found and not compiled yet, several at a time, on threads that end before it returns. */
+vkm_result vkm_kernels_compile_found(vkm_device *device, vkm_error *err);
 /* What the driver's compiler says of the kernels that are compiled from now on is kept; false: the device cannot tell. Drivers may leave such pipelines out of caches. */
 bool vkm_kernels_keep_statistics(vkm_device *device);
 /* lanes: of the subgroups that this was compiled for; Intel's compiler makes several of a kernel. The name is the driver's and ends with the call. */

@@ -1,5 +1,6 @@
 /* The list of steps: barriers derived from it, command buffers recorded from it, cut so that none runs too long. */
 #include "internal.h"
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +28,8 @@ void vkm_program_destroy(vkm_program *p)
     if (!p) return;
     vkm_wait(p->device, p->last_ticket, NULL);
     p->device->vk.vkDestroyCommandPool(p->device->handle, p->pool, p->device->allocator);   /* and its command buffers */
-    for (uint32_t i = 0; i < p->n_ops; i++) free((char *)p->ops[i].step.label);
     free(p->recording.commands), free(p->recording.seconds);
-    free(p->infos), free(p->list), free(p->ops), free(p->name), free(p);
+    free(p->infos), free(p->list), free(p->ranges), free(p->ops), free(p->name), free(p);
 }
 
 /* ------------------------------------------------ building */
@@ -43,8 +43,12 @@ static vkm_result add_op(vkm_program *p, const struct vkm_op *op, vkm_error *err
         if (!ops) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "program %s: %u steps", p->name, capacity);
         p->ops = ops;
         p->op_capacity = capacity;
+        for (uint32_t i = 0; i < p->n_ops; i++) p->ops[i].step.label = p->ops[i].text;
     }
-    p->ops[p->n_ops++] = *op;
+    struct vkm_op *o = &p->ops[p->n_ops++];
+    *o = *op;
+    snprintf(o->text, sizeof o->text, "%s", op->step.label ? op->step.label : "");
+    o->step.label = o->text;
     return VKM_OK;
 }
 
@@ -85,10 +89,10 @@ vkm_result vkm_program_add(vkm_program *p, const struct vkm_step *step, vkm_erro
     if (!op.step.label) op.step.label = step->kernel->module->name;
     vkm_result r = check_step(p, &op.step, err);
     if (r) return r;
-    if (!(op.step.label = strdup(op.step.label))) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "program %s", p->name);
-    if ((r = add_op(p, &op, err))) free((char *)op.step.label);
-    else p->n_steps++, p->estimated |= step->indirect;
-    return r;
+    if ((r = add_op(p, &op, err))) return r;
+    p->n_steps++;
+    p->estimated |= step->indirect;
+    return VKM_OK;
 }
 
 vkm_result vkm_program_copy(vkm_program *p, vkm_buffer *from, uint64_t from_offset, vkm_buffer *to, uint64_t to_offset, uint64_t bytes, vkm_error *err)
@@ -131,10 +135,16 @@ static bool overlap(const struct vkm_range *a, uint32_t n_a, const struct vkm_ra
 /* An op waits for those since the last barrier whose writes it reads or writes, or whose reads it writes; not for neighbours that it is declared concurrent with. */
 static vkm_result derive_barriers(vkm_program *p, vkm_error *err)
 {
-    struct vkm_range *read = malloc(((size_t)p->n_ops + 1) * VKM_OP_RANGES * sizeof *read), *written = malloc(((size_t)p->n_ops + 1) * VKM_OP_RANGES * sizeof *written);
+    if (p->range_ops < p->n_ops) {
+        free(p->ranges);
+        p->range_ops = 0;
+        p->ranges = malloc((size_t)p->op_capacity * 2 * VKM_OP_RANGES * sizeof *p->ranges);
+        if (!p->ranges) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "program %s: deriving barriers", p->name);
+        p->range_ops = p->op_capacity;
+    }
+    struct vkm_range *read = p->ranges, *written = p->ranges + (size_t)p->range_ops * VKM_OP_RANGES;
     uint32_t n_read = 0, n_written = 0, before_read = 0, before_written = 0;   /* before_: what precedes the current run of concurrent ops */
-    bool enough = read && written;
-    for (uint32_t i = 0; enough && i < p->n_ops; i++) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
         struct vkm_range reads[VKM_OP_RANGES], writes[VKM_OP_RANGES];
         uint32_t n_reads, n_writes;
         vkm_op_ranges(&p->ops[i], reads, &n_reads, writes, &n_writes);
@@ -146,8 +156,24 @@ static vkm_result derive_barriers(vkm_program *p, vkm_error *err)
         memcpy(written + n_written, writes, n_writes * sizeof *writes);
         n_read += n_reads, n_written += n_writes;
     }
-    free(read), free(written);
-    return enough ? VKM_OK : vkm_fail(err, VKM_ERR_HOST_MEMORY, "program %s: deriving barriers", p->name);
+    return VKM_OK;
+}
+
+void vkm_program_reset(vkm_program *p)
+{
+    assert(!p->recording.n);
+    p->n_ops = p->n_steps = 0;
+    p->finished = p->estimated = false;
+}
+
+vkm_result vkm_program_prepare(vkm_program *p, vkm_error *err)
+{
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (!p->ops[i].is_copy && !p->ops[i].step.kernel->pipeline)
+            return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s, step %s: kernel %s is not compiled", p->name, p->ops[i].step.label, p->ops[i].step.kernel->variant);
+    vkm_result r = derive_barriers(p, err);
+    if (!r) p->finished = true;
+    return r;
 }
 
 /* ------------------------------------------------ recording */
@@ -367,6 +393,9 @@ vkm_result vkm_program_finish(vkm_program *p, vkm_error *err)
     if (p->finished) return vkm_fail(err, VKM_ERR_ARGUMENT, "program %s is finished already", p->name);
     if ((r = vkm_kernels_compile(p->device, p->ops, p->n_ops, err))) return r;
     if ((r = derive_barriers(p, err))) return r;
+    free(p->ranges);
+    p->ranges = NULL;
+    p->range_ops = 0;
     p->finished = true;
     return VKM_OK;
 }

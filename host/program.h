@@ -18,7 +18,7 @@ struct vkm_range { vkm_buffer *buffer; uint64_t begin, end; };
 struct vkm_step {
     const vkm_kernel *kernel;
     const vkm_bindings *bindings;      /* borrowed until the program is destroyed */
-    const char *label;                 /* "blk.3.moe_gate_up"; copied */
+    const char *label;                 /* "blk.3.moe_gate_up"; copied, up to 63 characters */
     uint32_t push[VKM_PUSH_BYTES / 4];
     uint32_t push_bytes;
     uint32_t groups[3];                /* workgroups; for an indirect step the most that it may be (print, cost) */
@@ -39,6 +39,11 @@ vkm_result vkm_program_add(vkm_program *program, const struct vkm_step *step, vk
 vkm_result vkm_program_copy(vkm_program *program, vkm_buffer *from, uint64_t from_offset, vkm_buffer *to, uint64_t to_offset, uint64_t bytes, vkm_error *err);
 /* Compiles the kernels that were not yet, several at a time, on threads that end before it returns; derives barriers. */
 vkm_result vkm_program_finish(vkm_program *program, vkm_error *err);
+
+/* For programs that change from one recording to the next: takes all steps and copies out again. Their memory stays, so that as many can be added without an allocation. Not once it was submitted. */
+void vkm_program_reset(vkm_program *program);
+/* Instead of vkm_program_finish, for vkm_program_record_into: derives barriers, and allocates nothing if it did that for as many steps before. Kernels must be compiled. */
+vkm_result vkm_program_prepare(vkm_program *program, vkm_error *err);
 
 /* An indirect step cannot be split: in how many steps work of this size should come, so that each fits a submission. 1 on CPU drivers, which have no watchdog. */
 uint32_t vkm_program_pieces(const vkm_device *device, uint64_t bytes, uint64_t flops);
