@@ -56,6 +56,17 @@ vkm_result vkm_program_submit(vkm_program *program, uint32_t repeat, uint64_t *t
  * kept. Before the first stands a barrier for all that compute and transfers did, between them the derived ones, and after the last one that makes what they wrote visible to compute, indirect
  * arguments, transfers and the host. Binds pipelines and descriptor set 0 and pushes constants; allocates, submits and waits for nothing. See slice.h for work that is to end in time. */
 void vkm_program_record_into(vkm_program *program, void *commands, uint32_t first, uint32_t end);
+
+/* foreign.c: what goes around that. Barriers: before the first copy, towards everything before (`others`) or our own steps and copies; between copies that depend on each other;
+ * behind the last copy, for everything after and the host. */
+void vkm_record_begin(vkm_device *device, void *commands, bool others);
+void vkm_record_barrier(vkm_device *device, void *commands);
+void vkm_record_end(vkm_device *device, void *commands);
+/* Rows between a VkBuffer of the caller's and one of ours; `out`: to the caller's. */
+struct vkm_foreign_rows { uint64_t foreign, foreign_offset, foreign_pitch; vkm_buffer *own; uint64_t own_offset, own_pitch, row_bytes; uint32_t rows; };
+void vkm_record_rows(vkm_device *device, void *commands, const struct vkm_foreign_rows *rows, bool out);
+void vkm_record_zeros(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint64_t bytes);
+void vkm_record_word(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint32_t word);
 /* Waits until the ticket (and everything before it) is done. Device lost is VKM_ERR_DEVICE_LOST, naming the program. */
 vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err);
 bool vkm_done(vkm_device *device, uint64_t ticket);                         /* poll */

@@ -307,6 +307,108 @@ VKM_API uint32_t vkm_router_slots(const vkm_router_desc *desc, uint32_t n_expert
  * MoE, and of a uniform score only the two counts. */
 typedef struct vkm_router_statistics { float load_balance, z_loss; uint32_t n_dropped, most_rows; } vkm_router_statistics;   /* most_rows: of one expert, after dropping */
 
+/* ---------------------------------------------------------------- the MoE layer alone */
+
+/* A Mixture-of-Experts layer for programs with a Vulkan device and command buffers of their own: router, experts and shared expert, without norms, attention and residual. For a token x:
+ *
+ *     y = sum over its experts e of w_e Expert_e(x) + g Shared(x)          w: vkm_router_desc; g: 1, or sigmoid(shared_router . x)
+ *     Expert(x) = down h + down_bias,   h = act(gate x + gate_bias) * (up x + up_bias),   or act(up x + up_bias) where there is no gate
+ *
+ * vkm_moe_layer_create repacks and uploads the weights and compiles every kernel that any number of tokens may need; vkm_moe_layer_record then only records: it allocates nothing, on host or
+ * device, makes no Vulkan object, and neither submits nor waits.
+ * Threads: as everywhere, the objects of a device by one thread at a time, recording included; the command buffer is the caller's alone. */
+typedef struct vkm_moe_layer vkm_moe_layer;
+
+typedef enum vkm_activation {
+    VKM_ACTIVATION_SILU = 0,     /* v sigmoid(v): SwiGLU (Shazeer 2020, arXiv 2002.05202) of nearly all MoE language models */
+    VKM_ACTIVATION_GELU_TANH,    /* v (1 + tanh(sqrt(2/pi) (v + 0.044715 v^3))) / 2: GeGLU of Grok-1, Gemma-4; what GGUF models mean by gelu */
+    VKM_ACTIVATION_GELU_ERF,     /* v (1 + erf(v / sqrt 2)) / 2: what PyTorch means by gelu */
+    VKM_ACTIVATION_RELU,         /* ReGLU: SmallThinker; without a gate Switch, NLLB-MoE */
+    VKM_ACTIVATION_RELU_SQUARED  /* max(v, 0)^2 (So et al. 2021, 2109.08668): without a gate Nemotron-3 */
+} vkm_activation;
+
+typedef struct vkm_moe_layer_desc {
+    size_t struct_size;
+    uint32_t n_embd, n_ff, n_expert;     /* width of x and y, width of an expert, experts (at most 1,024) */
+    uint32_t max_tokens;                 /* of one recording. The workspace grows with it, about max_tokens k (n_embd + n_ff) floats; larger than the device's storage range is VKM_ERR_LIMIT */
+    const vkm_router_desc *router;       /* borrowed during the call, with what it points to */
+    vkm_activation activation;           /* of routed and shared experts */
+    float swiglu_alpha, swiglu_limit, swiglu_add;   /* SILU with a gate, where any is not 0: h = g sigmoid(alpha g) (u + add) with g cut at limit and u at +-limit. alpha 0: 1; limit 0: none.
+                                                       gpt-oss: 1.702, 7, 1; DeepSeek-V4: 0, its limit, 0 */
+    bool weight_before;                  /* Expert_e(w_e x) instead of w_e Expert_e(x): Llama-4 */
+    uint32_t n_ff_shared;                /* width of the shared expert; 0: none. Several of equal width are one with their rows below each other */
+    vkm_moe_layer *workspace_of;         /* NULL: a workspace of its own. Else that layer's, if it is large enough (VKM_ERR_LIMIT): for layers that are recorded one after another, such as those of one model */
+    vkm_moe_layer *weights_of;           /* NULL: weights are given. Else that layer's (weights must be NULL; dimensions, router, activation, weight_before and shared expert are that layer's,
+                                            too, and not looked at here): with a workspace of its own what it records may run beside what that layer recorded */
+    const char *tuning_folder;           /* as vkm_session_params.tuning_folder */
+} vkm_moe_layer_desc;
+
+/* A matrix, or one for each expert: [n_expert][rows][cols], each row of blocks as GGUF has them. cols are a whole number of blocks. */
+typedef struct vkm_moe_matrix {
+    uint32_t type;                       /* ggml type id: 0 F32, 1 F16, 30 BF16, 2 Q4_0, 3 Q4_1, 6 Q5_0, 7 Q5_1, 8 Q8_0, 12 Q4_K, 13 Q5_K, 14 Q6_K */
+    const void *data;                    /* NULL: absent */
+    size_t n_bytes;                      /* from data to the end of the last expert's last row */
+    size_t expert_stride;                /* bytes from an expert to the next; 0: one behind the other. 2 n_ff rows for gate and up that lie in one tensor */
+} vkm_moe_matrix;
+
+/* Borrowed during vkm_moe_layer_create. Types may differ from matrix to matrix. */
+typedef struct vkm_moe_weights {
+    size_t struct_size;
+    vkm_moe_matrix router;               /* [vkm_router_rows()][n_embd], F32, F16 or BF16; kept as F32 */
+    vkm_moe_matrix gate, up;             /* [n_expert][n_ff][n_embd]; gate absent: experts have none */
+    vkm_moe_matrix down;                 /* [n_expert][n_embd][n_ff] */
+    const float *gate_bias, *up_bias;    /* [n_expert][n_ff], NULL: none */
+    const float *down_bias;              /* [n_expert][n_embd]; multiplied by the weight as the product is */
+    vkm_moe_matrix shared_gate, shared_up, shared_down;   /* [n_ff_shared][n_embd], and [n_embd][n_ff_shared]; a gate if the experts have one */
+    const float *shared_gate_bias, *shared_up_bias, *shared_down_bias;
+    const float *shared_router;          /* [n_embd]: Qwen2-MoE's gate of the shared expert; NULL: it counts fully */
+} vkm_moe_weights;
+
+/* VKM_ERR_ARGUMENT or VKM_ERR_UNSUPPORTED, naming the matrix, for what does not fit together; VKM_ERR_LIMIT, VKM_ERR_DEVICE_MEMORY for what does not fit the device. Seconds on some drivers, which
+ * is compiling; a pipeline cache makes it less. Submits to the device's queue, and waits. */
+VKM_API vkm_result vkm_moe_layer_create(vkm_device *device, const vkm_moe_layer_desc *desc, const vkm_moe_weights *weights, vkm_moe_layer **layer, vkm_error *err);
+/* Not before what was recorded has been executed (or never will be). Layers that share its workspace or weights may outlive it. */
+VKM_API void vkm_moe_layer_destroy(vkm_moe_layer *layer);
+
+#define VKM_MOE_ADD          1u          /* y += instead of y = */
+#define VKM_MOE_NO_BARRIERS  2u          /* the caller places those towards its own commands */
+
+/* A place in a buffer of the caller's. */
+typedef struct vkm_moe_place {
+    uint64_t buffer;                     /* VkBuffer; 0: not given, not wanted */
+    uint64_t offset;                     /* bytes, a multiple of 4 */
+} vkm_moe_place;
+
+/* Buffers that are read need VK_BUFFER_USAGE_TRANSFER_SRC_BIT, those that are written TRANSFER_DST; with VKM_MOE_ADD y needs both. */
+typedef struct vkm_moe_io {
+    size_t struct_size;
+    uint32_t flags;                      /* VKM_MOE_... */
+    vkm_moe_place x, y;                  /* [n_tokens][n_embd] f32; may be the same */
+    uint64_t x_stride, y_stride;         /* bytes from row to row, multiples of 4; 0: rows lie behind each other */
+    /* what some routers want */
+    vkm_moe_place token_ids;             /* [n_tokens] u32: VKM_SELECT_HASH */
+    vkm_moe_place noise;                 /* f32, see vkm_router_noise */
+    vkm_moe_place forced_ids;            /* [n_tokens][k] u32: VKM_SELECT_FORCED */
+    vkm_moe_place forced_weights;        /* [n_tokens][k] f32, or not given */
+    uint32_t seed;                       /* random_second */
+    /* for monitoring */
+    vkm_moe_place ids, weights;          /* [slots] u32 and f32, slots being vkm_router_slots(). Not of soft MoE */
+    vkm_moe_place counts;                /* [n_expert] u32: rows of each expert, after dropping */
+    vkm_moe_place dropped;               /* [n_tokens] u32: how many of a token's slots were dropped; of expert choice 1 where no expert chose it */
+    vkm_moe_place statistics;            /* vkm_router_statistics */
+} vkm_moe_io;
+
+/* Records the layer for n_tokens (0 to max_tokens; 0 is nothing) into a VkCommandBuffer that is being recorded, outside a render pass, for the queue family of the device (vkm_import). Binds compute
+ * pipelines and descriptor sets, pushes constants. What was recorded must not overlap, on the device, with what was recorded of the same workspace; behind each other in one command buffer or in
+ * one queue nothing overlaps.
+ * Inputs are copied to the workspace by a transfer, and outputs from there. Unless VKM_MOE_NO_BARRIERS it begins with a barrier for everything before it on the queue (ALL_COMMANDS, MEMORY_WRITE) and ends
+ * with one for everything after it (from TRANSFER_WRITE to ALL_COMMANDS and HOST, MEMORY_READ and MEMORY_WRITE). With it the caller makes its writes of inputs, and its other accesses to outputs, available to
+ * TRANSFER (TRANSFER_READ, TRANSFER_WRITE) before, and waits for TRANSFER (TRANSFER_WRITE) after; recordings of one workspace are still ordered among each other.
+ * Dispatches for one token: 4 with a small router, plus 2 for a shared expert; for many 5 and more, by how the rows of experts are cut (vkm_moe_layer_print). */
+VKM_API vkm_result vkm_moe_layer_record(vkm_moe_layer *layer, void *commands, const vkm_moe_io *io, uint32_t n_tokens, vkm_error *err);
+/* The steps for n_tokens as text, as vkm_session_print. */
+VKM_API size_t vkm_moe_layer_print(vkm_moe_layer *layer, uint32_t n_tokens, char *text, size_t size);
+
 /* ---------------------------------------------------------------- models */
 
 typedef struct vkm_model vkm_model;

@@ -71,7 +71,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
         c.next = y->moe.gate_up.type ? &y->moe.gate_up : &y->moe.gate;
-        TRY(vkm_moe_layer(b, &y->moe, &w->moe, &c, w->xn, n));
+        TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, w->xn, n));
         c.n_add = h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;

@@ -108,17 +108,7 @@ static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
         uint64_t address = vkm_buffer_address(s->kv[i]);
         memcpy(words + s->tab_kv + 2 * i, &address, sizeof address);
     }
-    vkm_uploader *u = NULL;
-    vkm_result r = vkm_buffer_create(m->device, VKM_BUFFER_DEVICE, bytes, "tables", &s->tables, err);
-    if (r == VKM_OK) r = vkm_uploader_create(m->device, VKM_TABLES_RING, &u, err);
-    for (size_t at = 0; r == VKM_OK && at < bytes; at += 1 << 20) {
-        void *where;
-        size_t n = bytes - at < 1 << 20 ? bytes - at : 1 << 20;
-        r = vkm_upload_begin(u, s->tables, at, n, &where, err);
-        if (r == VKM_OK) { memcpy(where, (char *)words + at, n); r = vkm_upload_end(u, err); }
-    }
-    if (r == VKM_OK) r = vkm_upload_finish(u, err);
-    vkm_uploader_destroy(u);
+    vkm_result r = vkm_tables_create(m->device, words, bytes / 4, &s->tables, err);
     free(words);
     return r;
 }

@@ -57,7 +57,6 @@ vkm_result vkm_session_plan(struct vkm_session *s, vkm_model *model, const struc
 uint64_t vkm_session_kv_bytes(const struct vkm_session *s, uint32_t i);
 uint64_t vkm_session_readback_bytes(const struct vkm_session *s);
 uint64_t vkm_session_table_words(const struct vkm_session *s, uint64_t words);
-#define VKM_TABLES_RING (4u << 20)             /* that the tables are uploaded through, where buffers are not mapped */
 /* space.c */
 void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */

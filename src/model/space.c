@@ -3,13 +3,7 @@
 /* Logits of at most this many bytes are computed at once when all positions are asked for. */
 #define LOGITS_BYTES (32u << 20)
 
-static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width)
-{
-    uint32_t ld = (uint32_t)vkm_align(width, 32);        /* matmul inputs are read in blocks of 32 columns */
-    struct vkm_region r = {(uint32_t)s->words, ld, (uint32_t)rows};
-    s->words += rows * ld;
-    return r;
-}
+static struct vkm_region take(struct vkm_space *s, uint64_t rows, uint32_t width) { return vkm_take(&s->words, rows, width); }
 
 static uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
@@ -28,6 +22,7 @@ static struct vkm_region take_form(struct vkm_space *s, const struct vkm_caps *c
 void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s)
 {
     const struct vkm_hparams *h = &m->h;
+    struct vkm_moe_widths widths = {h->n_embd, h->n_ff, h->n_ff_shared, false, false};
     uint64_t b = n_batch, slots = b * h->n_used;
     *s = (struct vkm_space){.n_batch = n_batch, .n_seq = n_seq};
     s->head_rows = LOGITS_BYTES / 4 / h->n_vocab;
@@ -55,18 +50,10 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     e->perm = take(s, 1, (uint32_t)slots);
     e->tiles = take(s, 1, VKM_TILE_CLASSES * 2 * (uint32_t)slots + 2 * VKM_PIECES_MAX);
     e->args = take(s, 1, VKM_TILE_CLASSES * VKM_PIECES_MAX * 6);
-    e->h = take(s, slots, h->n_ff);
-    e->y = take(s, slots, h->n_embd);
-    bool apart = false, shared_apart = false;
     for (uint32_t i = 0; i < h->n_layer; i++) {
-        apart |= m->layers[i].moe.gate.type != NULL;
-        shared_apart |= m->layers[i].moe.shared_gate.type != NULL;
+        widths.apart |= m->layers[i].moe.gate.type != NULL;
+        widths.shared_apart |= m->layers[i].moe.shared_gate.type != NULL;
     }
-    if (apart) e->h2 = take(s, slots, h->n_ff);
-    if (h->n_ff_shared) {
-        e->shared_h = take(s, b, h->n_ff_shared);
-        e->shared_y = take(s, b, h->n_embd);
-        if (shared_apart) e->shared_h2 = take(s, b, h->n_ff_shared);
-    }
+    vkm_moe_experts_place(&widths, n_batch, slots, &s->words, e);
     for (uint32_t f = 0; f < VKM_FORMS; f++) s->inputs.form[f] = take_form(s, caps, f, h);
 }

@@ -3,6 +3,17 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
+void vkm_moe_experts_place(const struct vkm_moe_widths *w, uint32_t n, uint64_t slots, uint64_t *words, struct vkm_moe_space *s)
+{
+    s->h = vkm_take(words, slots, w->n_ff);
+    s->y = vkm_take(words, slots, w->n_embd);
+    if (w->apart) s->h2 = vkm_take(words, slots, w->n_ff);
+    if (!w->n_ff_shared) return;
+    s->shared_h = vkm_take(words, n, w->n_ff_shared);
+    s->shared_y = vkm_take(words, n, w->n_embd);
+    if (w->shared_apart) s->shared_h2 = vkm_take(words, n, w->n_ff_shared);
+}
+
 /* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece), which wait for the same step and not for
  * each other. One dispatch for all sizes would want a kernel with a body for each, and CPU drivers walk through bodies that are branched around. */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
@@ -102,7 +113,7 @@ vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const s
     return experts(b, "moe_down", "moe_down", m, s, &m->down, &down, &p, s->h, p.n * p.k, s->y, true);
 }
 
-vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
+vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
 {
     TRY(vkm_moe_router(b, m, s, norm, x, n));
     return vkm_moe_experts(b, m, s, x, n);

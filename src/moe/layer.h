@@ -39,6 +39,9 @@ struct vkm_moe_space {
     struct vkm_region shared_h, shared_h2, shared_y;
     struct vkm_moe_router_space router;          /* with a rule */
 };
+struct vkm_moe_widths { uint32_t n_embd, n_ff, n_ff_shared; bool apart, shared_apart; };   /* n_ff_shared 0: no shared expert; apart: gate and up of unlike types */
+/* The experts' regions (h, y, those of the shared expert) for up to n tokens, whose experts have `slots` rows together, from word *words on. */
+void vkm_moe_experts_place(const struct vkm_moe_widths *w, uint32_t n, uint64_t slots, uint64_t *words, struct vkm_moe_space *s);
 /* Up to so many tokens have no steps for sorting: moe_topk does that. */
 uint32_t vkm_moe_few_rows(uint32_t n_expert);
 /* Lanes of moe_topk; the same for any number of tokens, since they add up its sums */
@@ -51,7 +54,7 @@ uint32_t vkm_moe_tiles_max(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n
 /* norm: the step that adds to the residual stream and makes x of it, which may become part of the router's; NULL if x is there.
  * From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token and norm (5 where the router has many rows); for few two
  * more for each tile size beyond the first (1, 4, 8 rows), which wait for the same; for many also two for sorting. Plus 2 for a shared expert. */
-vkm_result vkm_moe_layer(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
+vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
 /* Its two halves: what says which expert has which rows, and the experts. */
 vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
 vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n);

@@ -31,6 +31,13 @@ struct vkm_epilogue {
 
 /* A part of the workspace: rows of `ld` words. */
 struct vkm_region { uint32_t at, ld, rows; };
+/* The region behind *words, with rows that matmuls read in blocks of 32 columns. */
+static inline struct vkm_region vkm_take(uint64_t *words, uint64_t rows, uint32_t width)
+{
+    struct vkm_region r = {(uint32_t)*words, (uint32_t)vkm_align(width, VKM_PANEL_ROWS), (uint32_t)rows};
+    *words += rows * r.ld;
+    return r;
+}
 
 #define VKM_COOPMAT_ROWS 16
 
