@@ -46,13 +46,7 @@ static vkm_result floats(struct loader *l, const struct vkm_gguf_tensor *t, size
     size_t n = (size_t)(t->ne[0] * t->ne[1]);
     float *v = malloc((n + spare) * sizeof *v);
     if (!v) return vkm_fail(l->err, VKM_ERR_HOST_MEMORY, "out of host memory");
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h;
-        if (t->type == 0) { memcpy(v + i, (const char *)t->data + i * 4, 4); continue; }
-        memcpy(&h, (const char *)t->data + i * 2, 2);
-        if (t->type == 1) v[i] = vkm_half_to_float(h);
-        else { uint32_t bits = (uint32_t)h << 16; memcpy(v + i, &bits, 4); }
-    }
+    for (size_t i = 0; i < n; i++) v[i] = vkm_type_float(vkm_type_find(t->type), t->data, i);
     *out = v;
     return VKM_OK;
 }

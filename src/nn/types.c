@@ -224,3 +224,18 @@ uint32_t vkm_chunk_panels(uint64_t fit, uint32_t n_panels)
 
 uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb) { return (uint64_t)type->row_words(kb) * VKM_PANEL_ROWS * 4; }
 uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols) { return (uint64_t)cols / type->block_cols * type->block_bytes; }
+
+float vkm_type_float(const struct vkm_type *type, const void *data, size_t i)
+{
+    float f;
+    uint16_t h;
+    if (type->id == 0) {
+        memcpy(&f, (const char *)data + i * 4, 4);
+        return f;
+    }
+    memcpy(&h, (const char *)data + i * 2, 2);
+    if (type->id == 1) return vkm_half_to_float(h);
+    uint32_t bits = (uint32_t)h << 16;
+    memcpy(&f, &bits, 4);
+    return f;
+}

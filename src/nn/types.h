@@ -31,5 +31,7 @@ uint32_t vkm_chunk_panels(uint64_t fit, uint32_t n_panels);
 uint64_t vkm_type_panel_bytes(const struct vkm_type *type, uint32_t kb);
 uint64_t vkm_type_row_bytes(const struct vkm_type *type, uint32_t cols);   /* in the file */
 float vkm_half_to_float(uint16_t h);
+/* Element i of F32, F16 or BF16 data. */
+float vkm_type_float(const struct vkm_type *type, const void *data, size_t i);
 
 #endif
