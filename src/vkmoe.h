@@ -393,7 +393,7 @@ typedef struct vkm_moe_io {
     uint32_t seed;                       /* random_second */
     /* for monitoring */
     vkm_moe_place ids, weights;          /* [slots] u32 and f32, slots being vkm_router_slots(). Not of soft MoE */
-    vkm_moe_place counts;                /* [n_expert] u32: rows of each expert, after dropping */
+    vkm_moe_place counts;                /* [n_expert] u32: rows of each expert, after dropping. This and what follows costs 4 dispatches; not of soft MoE */
     vkm_moe_place dropped;               /* [n_tokens] u32: how many of a token's slots were dropped; of expert choice 1 where no expert chose it */
     vkm_moe_place statistics;            /* vkm_router_statistics */
 } vkm_moe_io;
@@ -404,7 +404,7 @@ typedef struct vkm_moe_io {
  * Inputs are copied to the workspace by a transfer, and outputs from there. Unless VKM_MOE_NO_BARRIERS it begins with a barrier for everything before it on the queue (ALL_COMMANDS, MEMORY_WRITE) and ends
  * with one for everything after it (from TRANSFER_WRITE to ALL_COMMANDS and HOST, MEMORY_READ and MEMORY_WRITE). With it the caller makes its writes of inputs, and its other accesses to outputs, available to
  * TRANSFER (TRANSFER_READ, TRANSFER_WRITE) before, and waits for TRANSFER (TRANSFER_WRITE) after; recordings of one workspace are still ordered among each other.
- * Dispatches for one token: 4 with a small router, plus 2 for a shared expert; for many 5 and more, by how the rows of experts are cut (vkm_moe_layer_print). */
+ * Dispatches for one token of a plain top-k router: 5, plus 2 for a shared expert; for many 7 and more, by how the rows of experts are cut (vkm_moe_layer_print). */
 VKM_API vkm_result vkm_moe_layer_record(vkm_moe_layer *layer, void *commands, const vkm_moe_io *io, uint32_t n_tokens, vkm_error *err);
 /* The steps for n_tokens as text, as vkm_session_print. */
 VKM_API size_t vkm_moe_layer_print(vkm_moe_layer *layer, uint32_t n_tokens, char *text, size_t size);

@@ -98,7 +98,7 @@ end_script() {   # end_script NAME LABEL
 }
 driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
 driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
-uses_device() { grep -qE '(driver|harness)\.h|vkm_device_create' "tests/$1.c" && ! grep -q null_driver.h "tests/$1.c"; }
+uses_device() { grep -qE '(driver|harness|caller)\.h|vkm_device_create' "tests/$1.c" && ! grep -q null_driver.h "tests/$1.c"; }
 
 build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g" || finish
 if [ -n "$fast" ]; then note "sanitizers" "left out: --fast"

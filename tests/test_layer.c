@@ -1,5 +1,6 @@
 /* The public MoE layer, on a device, a buffer and command buffers of the caller's: every kind of expert against double precision, and that recording only records. */
 #include "caller.h"
+#include "gguf/gguf.h"
 #include "moe/object.h"
 #include "reference/compare.h"
 #include "reference/dequant.h"
@@ -125,12 +126,12 @@ static void make_weights(struct rig *r, const struct kind *k)
     w->shared_down_bias = r->shared_down_bias = random_floats(&rng, k->n_embd, 0.7);
 }
 
-/* Tiles of 1 and 4 tokens: CPU drivers compile larger ones for seconds. */
-static struct vkm_shape small_tiles(vkm_device *device)
+/* Tiles of up to so many tokens, 4 but for tests of the types: CPU drivers compile larger ones for seconds. */
+static struct vkm_shape small_tiles(vkm_device *device, uint32_t most)
 {
     struct vkm_shape shape;
     vkm_shape_choose(vkm_device_caps(device), &shape);
-    if (vkm_device_caps(device)->type == VKM_TYPE_CPU) vkm_shape_tiles(&shape, 4);
+    if (vkm_device_caps(device)->type == VKM_TYPE_CPU) vkm_shape_tiles(&shape, most);
     return shape;
 }
 
@@ -142,12 +143,12 @@ static void describe(struct rig *r)
         .activation = k->activation, .swiglu_alpha = k->alpha, .swiglu_limit = k->limit, .swiglu_add = k->add, .weight_before = k->before, .n_ff_shared = k->shared};
 }
 
-static void open_layer(struct rig *r, struct caller *c, const struct kind *k)
+static void open_layer(struct rig *r, struct caller *c, const struct kind *k, uint32_t tiles)
 {
     vkm_error err = {0};
     make_weights(r, k);
     describe(r);
-    struct vkm_shape shape = small_tiles(c->vkm);
+    struct vkm_shape shape = small_tiles(c->vkm, tiles);
     OK(vkm_moe_layer_make(c->vkm, &r->desc, &r->weights, &shape, &r->layer, &err));
 }
 
@@ -266,7 +267,7 @@ static void check_tokens(struct rig *r, struct caller *c, uint32_t n, double mos
 static void audit(struct rig *r, uint32_t n)
 {
     vkm_error err = {0};
-    OK(vkm_moe_layer_build(r->layer, n, &err));
+    OK(vkm_moe_layer_build(r->layer, n, VKM_MOE_WATCHED, &err));
     OK(vkm_program_audit(r->layer->program, &err));
 }
 
@@ -293,7 +294,7 @@ Test(layer, experts_of_every_kind)
     caller_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(kinds); i++) {
         struct rig r;
-        open_layer(&r, &c, &kinds[i]);
+        open_layer(&r, &c, &kinds[i], 4);
         check_tokens(&r, &c, 1, NMSE_F32);
         check_tokens(&r, &c, 7, NMSE_F32);
         audit(&r, 7);
@@ -313,7 +314,7 @@ Test(layer, tensor_types_of_every_kind)
     caller_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(all); i++) {
         struct rig r;
-        open_layer(&r, &c, &all[i]);
+        open_layer(&r, &c, &all[i], 1);
         check_tokens(&r, &c, 4, NMSE_F32);
         close_layer(&r);
     }
@@ -333,7 +334,7 @@ Test(layer, sizes)
     caller_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(all); i++) {
         struct rig r;
-        open_layer(&r, &c, &all[i]);
+        open_layer(&r, &c, &all[i], 4);
         for (size_t j = 0; j < VKM_COUNT(sizes); j++) check_tokens(&r, &c, sizes[j], NMSE_F32);
         close_layer(&r);
     }
@@ -350,8 +351,9 @@ Test(layer, recording_only_records)
     caller_open(&c, NULL);
     uint32_t before = caller_calls();
     uint64_t allocated = n_allocations;
-    open_layer(&r, &c, &k);
+    open_layer(&r, &c, &k, 4);
     cr_assert(caller_calls() > before + 10 && n_allocations > allocated + 10, "the counters do not count: %u calls, %llu allocations", caller_calls() - before, (unsigned long long)(n_allocations - allocated));
+    audit(&r, 3);
     cr_assert(caller_n_AllocateMemory > 1 && caller_n_CreateComputePipelines > 3 && caller_n_QueueSubmit > 0 && caller_n_WaitSemaphores > 0 && caller_n_UpdateDescriptorSets > 0);
     vkm_moe_io io = io_of(&c);
     VkCommandBuffer commands = caller_begin(&c);
@@ -384,7 +386,7 @@ Test(layer, buffers_as_the_caller_has_them)
     struct rig r;
     vkm_error err = {0};
     caller_open(&c, NULL);
-    open_layer(&r, &c, &k);
+    open_layer(&r, &c, &k, 4);
     struct tokens t = make_tokens(&r, N);
     vkm_moe_io io = io_of(&c);
     const size_t row = k.n_embd * 4;
@@ -440,20 +442,20 @@ Test(layer, workspaces_and_weights_are_shared)
     vkm_error err = {0};
     vkm_moe_layer *copy = NULL, *none = NULL;
     caller_open(&c, NULL);
-    open_layer(&a, &c, &big);
-    uint64_t alone = vkm_device_allocated(c.vkm);
+    open_layer(&a, &c, &big, 4);
     make_weights(&b, &small);
     describe(&b);
     b.desc.workspace_of = a.layer;
-    struct vkm_shape shape = small_tiles(c.vkm);
+    struct vkm_shape shape = small_tiles(c.vkm, 4);
     OK(vkm_moe_layer_make(c.vkm, &b.desc, &b.weights, &shape, &b.layer, &err));
-    cr_expect(vkm_device_allocated(c.vkm) - alone < (uint64_t)b.layer->words * 4, "it has a workspace of its own");
+    cr_expect_eq(b.layer->workspace, a.layer->workspace);
     for (int i = 0; i < 2; i++) {                                  /* each leaves what it does in the other's padding */
         check_tokens(&a, &c, 9, NMSE_F32);
         check_tokens(&b, &c, 9, NMSE_F32);
     }
     vkm_moe_layer_desc more = {.struct_size = sizeof more, .weights_of = a.layer, .max_tokens = 9, .workspace_of = b.layer};
     OK(vkm_moe_layer_make(c.vkm, &more, NULL, &shape, &copy, &err));
+    cr_expect(copy->set == a.layer->set && copy->workspace == b.layer->workspace);
     more.max_tokens = 100;
     FAILS(vkm_moe_layer_make(c.vkm, &more, NULL, &shape, &none, &err), VKM_ERR_LIMIT);
     more.workspace_of = NULL;
@@ -476,9 +478,9 @@ Test(layer, in_many_slabs)
     static const struct kind k = {"slabs", VKM_ACTIVATION_SILU, 0, 0, 0, false, true, false, false, F32, 32, true, 64, 96, 5, 2, 5};
     struct caller c;
     struct rig r;
-    caller_open(&c, "baseline,range=65536,slabs=3");
-    open_layer(&r, &c, &k);
-    cr_assert(r.layer->n_sets > 1 && r.layer->set->slabs.n_slabs > 5, "%u sets, %u slabs", r.layer->n_sets, r.layer->set->slabs.n_slabs);
+    caller_open(&c, "baseline,range=65536,slabs=6");
+    open_layer(&r, &c, &k, 4);
+    cr_assert(r.layer->n_sets > 1 && r.layer->set->slabs.n_slabs > 6, "%u sets, %u slabs", r.layer->n_sets, r.layer->set->slabs.n_slabs);
     check_tokens(&r, &c, 5, NMSE_F32);
     close_layer(&r);
     caller_close(&c);
@@ -492,7 +494,7 @@ Test(layer, says_what_is_wrong)
     struct rig r;
     vkm_error err = {0};
     caller_open(&c, NULL);
-    open_layer(&r, &c, &k);
+    open_layer(&r, &c, &k, 4);
     vkm_moe_layer *layer = NULL;
     const vkm_moe_layer_desc desc = r.desc;
     const vkm_moe_weights weights = r.weights;
@@ -539,6 +541,145 @@ Test(layer, says_what_is_wrong)
     FAILS(vkm_moe_layer_record(r.layer, NULL, &io, 1, &err), VKM_ERR_ARGUMENT);
     caller_end(&c, commands, 1);
     cr_expect(vkm_moe_layer_print(r.layer, 3, NULL, 0) > 100);
+    close_layer(&r);
+    caller_close(&c);
+}
+
+/* ---------------------------------------------------------------- what transformers makes of whole blocks: golden/make_layer.py */
+
+static int64_t key_int(const vkm_gguf *g, const char *name)
+{
+    char key[64];
+    int64_t v = 0;
+    vkm_error err = {0};
+    snprintf(key, sizeof key, "layer.%s", name);
+    if (vkm_gguf_has(g, key)) OK(vkm_gguf_int(g, key, 0, INT32_MAX, &v, &err));
+    return v;
+}
+
+static float key_float(const vkm_gguf *g, const char *name)
+{
+    char key[64];
+    double v = 0;
+    vkm_error err = {0};
+    snprintf(key, sizeof key, "layer.%s", name);
+    if (vkm_gguf_has(g, key)) OK(vkm_gguf_float(g, key, &v, &err));
+    return (float)v;
+}
+
+static const void *tensor_data(const vkm_gguf *g, const char *name)
+{
+    const struct vkm_gguf_tensor *t = vkm_gguf_tensor_find(g, name);
+    return t ? t->data : NULL;
+}
+
+static vkm_moe_matrix tensor_matrix(const vkm_gguf *g, const char *name)
+{
+    const struct vkm_gguf_tensor *t = vkm_gguf_tensor_find(g, name);
+    return t ? (vkm_moe_matrix){.type = t->type, .data = t->data, .n_bytes = t->bytes} : (vkm_moe_matrix){0};
+}
+
+static void check_golden(struct caller *c, const char *name)
+{
+    char path[512];
+    vkm_error err = {0};
+    vkm_gguf *g;
+    vkm_moe_layer *layer;
+    snprintf(path, sizeof path, "%s/golden/layer/%s.gguf", VKMOE_TESTS_DIR, name);
+    OK(vkm_gguf_open(path, &g, &err));
+    const struct vkm_gguf_tensor *up = vkm_gguf_tensor_find(g, "up"), *x = vkm_gguf_tensor_find(g, "x"), *shared = vkm_gguf_tensor_find(g, "shared_up");
+    const uint32_t n_embd = (uint32_t)x->ne[0], n = (uint32_t)x->ne[1];
+    const vkm_router_desc router = {.struct_size = sizeof router, .select = (vkm_router_select)key_int(g, "select"), .score = (vkm_router_score)key_int(g, "score"), .n_used = (uint32_t)key_int(g, "n_used"),
+        .renormalise = (vkm_router_renormalise)key_int(g, "renormalise"), .sum_add = key_float(g, "sum_add"), .scale = key_float(g, "scale"), .logit_bias = tensor_data(g, "logit_bias"),
+        .selection_bias = tensor_data(g, "selection_bias"), .n_groups = (uint32_t)key_int(g, "n_groups"), .n_groups_used = (uint32_t)key_int(g, "n_groups_used"),
+        .group_score = (vkm_router_groups)key_int(g, "group_score"), .jitter = key_float(g, "jitter"), .capacity = (vkm_router_capacity)key_int(g, "capacity"), .capacity_min = (uint32_t)key_int(g, "capacity_min")};
+    const vkm_moe_layer_desc desc = {.struct_size = sizeof desc, .n_embd = n_embd, .n_ff = (uint32_t)up->ne[1], .n_expert = (uint32_t)up->ne[2], .max_tokens = n, .router = &router,
+        .activation = (vkm_activation)key_int(g, "activation"), .swiglu_alpha = key_float(g, "swiglu_alpha"), .swiglu_limit = key_float(g, "swiglu_limit"), .swiglu_add = key_float(g, "swiglu_add"),
+        .weight_before = key_int(g, "weight_before") != 0, .n_ff_shared = shared ? (uint32_t)shared->ne[1] : 0};
+    const vkm_moe_weights weights = {.struct_size = sizeof weights, .router = tensor_matrix(g, "router"), .gate = tensor_matrix(g, "gate"), .up = tensor_matrix(g, "up"), .down = tensor_matrix(g, "down"),
+        .gate_bias = tensor_data(g, "gate_bias"), .up_bias = tensor_data(g, "up_bias"), .down_bias = tensor_data(g, "down_bias"), .shared_gate = tensor_matrix(g, "shared_gate"),
+        .shared_up = tensor_matrix(g, "shared_up"), .shared_down = tensor_matrix(g, "shared_down"), .shared_router = tensor_data(g, "shared_router")};
+    struct vkm_shape shape = small_tiles(c->vkm, 1);
+    OK(vkm_moe_layer_make(c->vkm, &desc, &weights, &shape, &layer, &err));
+
+    vkm_moe_io io = io_of(c);
+    const struct vkm_gguf_tensor *ids = vkm_gguf_tensor_find(g, "forced_ids"), *forced = vkm_gguf_tensor_find(g, "forced_weights");
+    memset(c->map, 0xff, CALLER_BYTES);
+    memcpy(c->map + AT_X, x->data, x->bytes);
+    if (ids) {
+        io.forced_ids = io.ids, io.forced_weights = io.weights;
+        memcpy(c->map + io.forced_ids.offset, ids->data, ids->bytes);
+        memcpy(c->map + io.forced_weights.offset, forced->data, forced->bytes);
+    }
+    io.ids.buffer = io.weights.buffer = 0;
+    VkCommandBuffer commands = caller_begin(c);
+    OK(vkm_moe_layer_record(layer, commands, &io, n, &err));
+    caller_end(c, commands, 1);
+    double *y = malloc((size_t)n * n_embd * sizeof *y);
+    cr_assert(y);
+    for (size_t i = 0; i < (size_t)n * n_embd; i++) y[i] = ((const float *)tensor_data(g, "y"))[i];
+    check_rows(y, c->map + AT_Y, n_embd * 4, n, n_embd, NMSE_F32, name);
+    free(y);
+    vkm_moe_layer_destroy(layer);
+    vkm_gguf_close(g);
+}
+
+Test(layer, gives_what_transformers_gives)
+{
+    static const char *const names[] = {"mixtral", "qwen2moe", "gpt_oss", "llama4", "deepseek_v3", "nemotron_h", "phimoe", "switch", "gemma4", "gelu_erf"};
+    struct caller c;
+    caller_open(&c, NULL);
+    for (size_t i = 0; i < VKM_COUNT(names); i++) check_golden(&c, names[i]);
+    caller_close(&c);
+}
+
+/* Expert choice with the weight before: rows of x and weights are found by different lists. What the router does is in test_router.c; here, what comes out of the layer. */
+Test(layer, other_slot_layouts)
+{
+    static const struct kind k = {"expert choice", VKM_ACTIVATION_SILU, 0, 0, 0, false, true, true, false, F32, 0, false, 34, 32, 4, 2, 9};
+    struct caller c;
+    struct rig r;
+    vkm_error err = {0};
+    caller_open(&c, NULL);
+    make_weights(&r, &k);
+    describe(&r);
+    r.router_desc = (vkm_router_desc){.struct_size = sizeof r.router_desc, .select = VKM_SELECT_EXPERT_CHOICE, .capacity_factor = 2};
+    struct vkm_shape shape = small_tiles(c.vkm, 1);
+    OK(vkm_moe_layer_make(c.vkm, &r.desc, &r.weights, &shape, &r.layer, &err));
+    struct tokens t = make_tokens(&r, 9);
+    vkm_moe_io io = io_of(&c);
+    const uint32_t slots = vkm_router_slots(&r.router_desc, k.n_expert, 9);
+    cr_assert_eq(slots, 20);
+    io.counts = (vkm_moe_place){io.x.buffer, 0};
+    io.dropped = (vkm_moe_place){io.x.buffer, 64};
+    io.statistics = (vkm_moe_place){io.x.buffer, 128};
+    memset(c.map, 0xff, CALLER_BYTES);
+    put_rows(&c, AT_X, k.n_embd * 4, t.x, 9, k.n_embd);
+    VkCommandBuffer commands = caller_begin(&c);
+    OK(vkm_moe_layer_record(r.layer, commands, &io, 9, &err));
+    caller_end(&c, commands, 1);
+    const uint32_t *tokens = (const uint32_t *)(c.map + AT_IDS), *counts = (const uint32_t *)c.map, *missed = (const uint32_t *)(c.map + 64);
+    const float *weights = (const float *)(c.map + AT_WEIGHTS);
+    const struct ref_experts experts = {.n_embd = k.n_embd, .n_ff = k.n_ff, .gate = r.gate.values, .up = r.up.values, .down = r.down.values, .gate_bias = r.gate_bias, .up_bias = r.up_bias,
+                                        .down_bias = r.down_bias, .act = REF_ACT_SILU, .weight_before = true};
+    uint32_t chosen[9] = {0}, n_missed = 0;
+    memset(t.y, 0, 9 * k.n_embd * sizeof *t.y);
+    for (uint32_t s = 0; s < slots; s++) {
+        double x[64];
+        cr_assert(tokens[s] < 9 && (s % 5 == 0 || tokens[s] > tokens[s - 1]));
+        for (uint32_t i = 0; i < k.n_embd; i++) x[i] = t.x[tokens[s] * k.n_embd + i];
+        ref_expert(&experts, s / 5, x, weights[s], t.y + tokens[s] * k.n_embd);
+        chosen[tokens[s]]++;
+    }
+    check_rows(t.y, c.map + AT_Y, k.n_embd * 4, 9, k.n_embd, NMSE_F32, k.name);
+    for (uint32_t e = 0; e < k.n_expert; e++) cr_expect_eq(counts[e], 5);
+    for (uint32_t i = 0; i < 9; i++) {
+        cr_expect_eq(missed[i], chosen[i] == 0);
+        n_missed += chosen[i] == 0;
+    }
+    cr_expect_eq(((const vkm_router_statistics *)(c.map + 128))->n_dropped, n_missed);
+    FAILS(vkm_moe_layer_record(r.layer, NULL, &io, 9, &err), VKM_ERR_ARGUMENT);
+    free_tokens(&t);
     close_layer(&r);
     caller_close(&c);
 }

@@ -11,7 +11,7 @@
 
 static vkm_result check_desc(const vkm_moe_layer_desc *d, vkm_error *err)
 {
-    if (!d->router || !d->router->struct_size) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: there is no router, or its struct_size is 0");
+    if (!d->router) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: there is no router");
     if (!d->n_embd || d->n_embd > WIDTH_MOST || !d->n_ff || d->n_ff > WIDTH_MOST || d->n_ff_shared > WIDTH_MOST)
         return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: n_embd %u, n_ff %u, n_ff_shared %u; 1 to %u are possible, and 0 for no shared expert", d->n_embd, d->n_ff, d->n_ff_shared, WIDTH_MOST);
     return VKM_OK;
@@ -36,17 +36,21 @@ static vkm_result upload(struct vkm_moe_set *s, struct vkm_plan *plan, vkm_error
     return r;
 }
 
-/* TEMPORARY until the router half is merged */
-static vkm_result vkm_router_choose(const vkm_router_desc *d, uint32_t n_expert, struct vkm_moe *m, vkm_error *err)
+/* The rule's arrays go into the tables; its offsets are known once they are there. */
+static vkm_result place_rule(struct vkm_moe_set *s, const vkm_router_desc *d, struct vkm_plan *plan, vkm_error *err)
 {
-    if (d->select != VKM_SELECT_TOP_K || d->score > VKM_ROUTER_SELECTED || !d->n_used || d->n_used > n_expert) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "MoE layer: this router is not there yet");
-    m->n_used = d->n_used;
-    m->score = d->score == VKM_ROUTER_SELECTED ? VKM_SCORE_SELECTED : VKM_SCORE_SOFTMAX;
-    m->renormalise = d->renormalise != VKM_RENORMALISE_NONE;
-    m->weight_scale = d->scale != 0 ? d->scale : 1;
+    uint64_t words = vkm_moe_rule_tables(&s->rule, d, s->moe.router.rows, 0, NULL);
+    if (!words) return VKM_OK;
+    uint32_t *to = words < UINT32_MAX / 4 ? malloc(words * sizeof *to) : NULL, at = VKM_NONE;
+    if (to) {
+        vkm_moe_rule_tables(&s->rule, d, s->moe.router.rows, 0, to);
+        at = vkm_plan_table(plan, to, (uint32_t)words);
+    }
+    free(to);
+    if (at == VKM_NONE) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+    vkm_moe_rule_tables(&s->rule, d, s->moe.router.rows, at, NULL);
     return VKM_OK;
 }
-uint32_t vkm_router_rows(const vkm_router_desc *d, uint32_t n_expert) { (void)d; return n_expert; }
 
 static vkm_result create_set(vkm_device *device, const vkm_moe_layer_desc *d, const vkm_moe_weights *w, struct vkm_moe_set **out, vkm_error *err)
 {
@@ -57,15 +61,19 @@ static vkm_result create_set(vkm_device *device, const vkm_moe_layer_desc *d, co
     s->users = 1;
     s->device = device;
     vkm_result r = vkm_plan_create(vkm_device_caps(device), &plan, err);
-    if (r == VKM_OK) r = vkm_router_choose(d->router, d->n_expert, &s->moe, err);
-    if (r == VKM_OK) r = vkm_moe_place_weights(d, w, vkm_router_rows(d->router, d->n_expert), plan, &s->moe, err);
+    if (r == VKM_OK) r = vkm_moe_rule_init(d->router, d->n_expert, &s->rule, err);
+    if (r == VKM_OK) {
+        vkm_moe_use_rule(&s->moe, &s->rule);
+        r = vkm_moe_place_weights(d, w, vkm_router_rows(d->router, d->n_expert), plan, &s->moe, err);
+    }
+    if (r == VKM_OK) r = place_rule(s, d->router, plan, err);
     if (r == VKM_OK) r = upload(s, plan, err);
     vkm_plan_destroy(plan);
     if (r != VKM_OK) {
         release_set(s);
         return r;
     }
-    s->dims = (struct vkm_moe_dims){d->n_embd, d->n_ff, d->n_ff_shared, d->n_expert, s->moe.n_used, s->moe.gate.type != NULL, s->moe.shared_gate.type != NULL};
+    s->widths = (struct vkm_moe_widths){d->n_embd, d->n_ff, d->n_ff_shared, s->moe.gate.type != NULL, s->moe.shared_gate.type != NULL};
     *out = s;
     return VKM_OK;
 }
@@ -80,11 +88,12 @@ static void release_workspace(struct vkm_moe_workspace *w)
 }
 
 /* Room for the largest x of a matmul in a form: one at a time is kept. */
-static struct vkm_region take_form(struct vkm_moe_layer *l, uint32_t form)
+static struct vkm_region take_form(struct vkm_moe_layer *l, uint32_t form, const struct vkm_moe_plan *p)
 {
     const struct vkm_caps *caps = vkm_device_caps(l->device);
-    const struct vkm_moe_dims *d = &l->set->dims;
-    const uint64_t each[] = {vkm_form_words(caps, form, l->max_tokens, d->n_embd), vkm_form_words(caps, form, l->max_tokens * d->n_used, d->n_ff), vkm_form_words(caps, form, l->max_tokens, d->n_ff_shared)};
+    const struct vkm_moe_widths *w = &l->set->widths;
+    const uint64_t each[] = {vkm_form_words(caps, form, l->max_tokens, w->n_embd), vkm_form_words(caps, form, p->x_rows, w->n_embd), vkm_form_words(caps, form, p->n * p->k, w->n_ff),
+                             vkm_form_words(caps, form, l->max_tokens, w->n_ff_shared)};
     uint64_t words = 0;
     for (uint32_t i = 0; i < VKM_COUNT(each); i++) if (each[i] > words) words = each[i];
     struct vkm_region r = {(uint32_t)l->words, 1, (uint32_t)words};
@@ -94,15 +103,17 @@ static struct vkm_region take_form(struct vkm_moe_layer *l, uint32_t form)
 
 static vkm_result plan_workspace(struct vkm_moe_layer *l, vkm_error *err)
 {
-    const struct vkm_moe_dims *d = &l->set->dims;
-    uint64_t range = vkm_device_caps(l->device)->storage_range;
-    if ((uint64_t)l->max_tokens * d->n_used > SLOTS_MOST) return vkm_fail(err, VKM_ERR_LIMIT, "MoE layer: %u tokens with %u experts each are more than %u", l->max_tokens, d->n_used, SLOTS_MOST);
+    const struct vkm_moe *m = &l->set->moe;
+    uint64_t range = vkm_device_caps(l->device)->storage_range, each = m->n_used ? m->n_used : m->n_expert;
+    if (l->max_tokens * each > SLOTS_MOST) return vkm_fail(err, VKM_ERR_LIMIT, "MoE layer: %u tokens with %llu experts each are more than %u", l->max_tokens, (unsigned long long)each, SLOTS_MOST);
+    const struct vkm_moe_plan p = vkm_moe_plan(m, &l->space, (struct vkm_region){0}, l->max_tokens);
     l->words = 0;
-    l->in = vkm_take(&l->words, l->max_tokens, d->n_embd);
-    l->out = vkm_take(&l->words, l->max_tokens, d->n_embd);
-    l->space.logit_parts = vkm_moe_logit_parts_plan(d, l->set->moe.router.kb, &l->words);
-    vkm_moe_space_plan(d, l->max_tokens, &l->words, &l->space);
-    for (uint32_t f = 0; f < VKM_FORMS; f++) l->inputs.form[f] = take_form(l, f);
+    l->in = vkm_take(&l->words, l->max_tokens, m->n_embd);
+    l->out = vkm_take(&l->words, l->max_tokens, m->n_embd);
+    if (!p.whole) l->mixed = vkm_take(&l->words, l->max_tokens, m->n_embd);
+    vkm_moe_router_place(m, l->max_tokens, true, &l->words, &l->space);
+    vkm_moe_experts_place(&l->set->widths, l->max_tokens, (uint64_t)p.n * p.k, &l->words, &l->space);
+    for (uint32_t f = 0; f < VKM_FORMS; f++) l->inputs.form[f] = take_form(l, f, &p);
     if (l->words * 4 > range)
         return vkm_fail(err, VKM_ERR_LIMIT, "MoE layer: the workspace for %u tokens needs %llu bytes, the device's storage range is %llu", l->max_tokens, (unsigned long long)l->words * 4, (unsigned long long)range);
     return VKM_OK;
@@ -142,38 +153,56 @@ static vkm_result create_bindings(struct vkm_moe_layer *l, vkm_error *err)
 
 /* ---------------------------------------------------------------- steps */
 
-static vkm_result add_steps(struct vkm_moe_layer *l, uint32_t n, vkm_error *err)
+static vkm_result add_steps(struct vkm_moe_layer *l, uint32_t n, uint32_t variant, vkm_error *err)
 {
     const struct vkm_moe *m = &l->set->moe;
     struct vkm_build b = {.device = l->device, .shape = l->shape, .tuning = l->is_tuned ? &l->tuning : NULL, .program = l->program, .workspace = l->workspace->buffer, .sets = l->sets, .layer = -1,
                           .err = err, .inputs = l->inputs};
-    TRY(vkm_moe_steps(&b, m, &l->space, NULL, l->in, n));
-    struct vkm_combine c = {.x = l->out, .width = m->n_embd, .y = l->space.y, .n_add = m->n_used, .tab_norm = VKM_NONE, .scale = 1};
-    if (m->shared_down.type) c.shared = l->space.shared_y;
-    if (m->shared_gated) c.gate = l->space.gate;
-    return vkm_combine_norm(&b, "moe_combine", &c, 0, n);
+    struct vkm_moe_space s = l->space;
+    if (!(variant & VKM_MOE_WATCHED)) s.router.all_probs.rows = s.router.lse.rows = s.router.missed.rows = s.router.statistics.rows = 0;
+    if (!(variant & VKM_MOE_WEIGHTED)) s.router.given_weights.rows = 0;
+    struct vkm_combine c = {.x = l->out, .width = m->n_embd, .y = s.y, .n_add = m->n_used, .tab_norm = VKM_NONE, .scale = 1};
+    TRY(vkm_moe_steps(&b, m, &s, NULL, l->in, n));
+    if (l->mixed.rows) {
+        TRY(vkm_moe_combine(&b, m, &s, l->mixed, n));
+        c.y = l->mixed;
+        c.n_add = 1;
+    }
+    if (m->shared_down.type) c.shared = s.shared_y;
+    if (m->shared_gated) c.gate = s.gate;
+    return vkm_combine_norm(&b, "moe_add", &c, 0, n);
 }
 
-vkm_result vkm_moe_layer_build(struct vkm_moe_layer *l, uint32_t n, vkm_error *err)
+vkm_result vkm_moe_layer_build(struct vkm_moe_layer *l, uint32_t n, uint32_t variant, vkm_error *err)
 {
-    if (l->n == n) return VKM_OK;
+    if (l->n == n && l->variant == variant) return VKM_OK;
     l->n = 0;
     vkm_program_reset(l->program);
-    TRY(add_steps(l, n, err));
+    TRY(add_steps(l, n, variant, err));
     TRY(vkm_program_prepare(l->program, err));
     l->n = n;
+    l->variant = variant;
     return VKM_OK;
+}
+
+static bool can_be(const struct vkm_moe_layer *l, uint32_t variant)
+{
+    const struct vkm_moe_router_space *r = &l->space.router;
+    return (!(variant & VKM_MOE_WATCHED) || r->statistics.rows) && (!(variant & VKM_MOE_WEIGHTED) || r->given_weights.rows);
 }
 
 /* Finds the kernels of every number of tokens, and makes room for the most steps of any, so that nothing is left to be made when recording. */
 static vkm_result make_kernels(struct vkm_moe_layer *l, vkm_error *err)
 {
-    for (uint32_t n = 1; n <= l->max_tokens; n++) {
-        vkm_program_reset(l->program);
-        TRY(add_steps(l, n, err));
-    }
+    uint32_t n_most = 1, variant_most = 0, most = 0;
+    for (uint32_t v = 0; v < VKM_MOE_VARIANTS; v++)
+        for (uint32_t n = 1; can_be(l, v) && n <= l->max_tokens; n++) {
+            vkm_program_reset(l->program);
+            TRY(add_steps(l, n, v, err));
+            if (vkm_program_op_count(l->program) > most) most = vkm_program_op_count(l->program), n_most = n, variant_most = v;
+        }
     TRY(vkm_kernels_compile_found(l->device, err));
-    return vkm_moe_layer_build(l, l->max_tokens, err);
+    return vkm_moe_layer_build(l, n_most, variant_most, err);
 }
 
 /* ---------------------------------------------------------------- the object */
@@ -188,6 +217,8 @@ static void load_tuning(struct vkm_moe_layer *l, const char *folder)
 
 static vkm_result create(struct vkm_moe_layer *l, const vkm_moe_layer_desc *d, const vkm_moe_weights *w, const struct vkm_shape *shape, vkm_error *err)
 {
+    l->max_tokens = d->max_tokens;
+    if (!l->max_tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: max_tokens is 0");
     if (d->weights_of) {
         if (w) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: weights and weights_of are both given");
         if (d->weights_of->device != l->device) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: weights_of is a layer of another device");
@@ -197,8 +228,6 @@ static vkm_result create(struct vkm_moe_layer *l, const vkm_moe_layer_desc *d, c
         if (!w) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: there are no weights");
         TRY(create_set(l->device, d, w, &l->set, err));
     }
-    l->max_tokens = d->max_tokens;
-    if (!l->max_tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: max_tokens is 0");
     if (shape) l->shape = *shape;
     else vkm_shape_choose(vkm_device_caps(l->device), &l->shape);
     if (d->tuning_folder) load_tuning(l, d->tuning_folder);
@@ -246,19 +275,25 @@ void vkm_moe_layer_destroy(vkm_moe_layer *l)
 
 /* ---------------------------------------------------------------- recording */
 
-static void copy_rows(struct vkm_moe_layer *l, void *commands, vkm_moe_place p, uint64_t stride, uint32_t at, uint32_t ld, uint32_t words, uint32_t rows, bool out)
+static void copy_rows(struct vkm_moe_layer *l, void *commands, vkm_moe_place p, uint64_t stride, struct vkm_region r, uint32_t n, bool out)
 {
-    const struct vkm_foreign_rows r = {.foreign = p.buffer, .foreign_offset = p.offset, .foreign_pitch = stride ? stride : (uint64_t)words * 4, .own = l->workspace->buffer, .own_offset = (uint64_t)at * 4,
-                                       .own_pitch = (uint64_t)ld * 4, .row_bytes = (uint64_t)words * 4, .rows = rows};
-    if (p.buffer) vkm_record_rows(l->device, commands, &r, out);
+    const uint64_t row = (uint64_t)l->set->moe.n_embd * 4;
+    const struct vkm_foreign_rows rows = {.foreign = p.buffer, .foreign_offset = p.offset, .foreign_pitch = stride ? stride : row, .own = l->workspace->buffer, .own_offset = (uint64_t)r.at * 4,
+                                          .own_pitch = (uint64_t)r.ld * 4, .row_bytes = row, .rows = n};
+    vkm_record_rows(l->device, commands, &rows, out);
 }
 
-/* n words one behind the other */
-static void copy_words(struct vkm_moe_layer *l, void *commands, vkm_moe_place p, uint32_t at, uint32_t n, bool out) { copy_rows(l, commands, p, 0, at, n, n, 1, out); }
+static void copy_words(struct vkm_moe_layer *l, void *commands, vkm_moe_place p, struct vkm_region r, uint64_t words, bool out)
+{
+    const struct vkm_foreign_rows rows = {.foreign = p.buffer, .foreign_offset = p.offset, .foreign_pitch = words * 4, .own = l->workspace->buffer, .own_offset = (uint64_t)r.at * 4, .own_pitch = words * 4,
+                                          .row_bytes = words * 4, .rows = 1};
+    if (p.buffer && words) vkm_record_rows(l->device, commands, &rows, out);
+}
 
 static vkm_result check_io(const struct vkm_moe_layer *l, const vkm_moe_io *io, uint32_t n, vkm_error *err)
 {
     const uint64_t row = (uint64_t)l->set->moe.n_embd * 4;
+    const vkm_router_desc *d = &l->set->rule.d;
     const vkm_moe_place places[] = {io->x, io->y, io->token_ids, io->noise, io->forced_ids, io->forced_weights, io->ids, io->weights, io->counts, io->dropped, io->statistics};
     if (n > l->max_tokens) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: %u tokens; the layer was made for %u", n, l->max_tokens);
     if (!io->x.buffer || !io->y.buffer) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: x and y are required");
@@ -266,19 +301,43 @@ static vkm_result check_io(const struct vkm_moe_layer *l, const vkm_moe_io *io, 
         if (places[i].buffer && places[i].offset % 4) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: an offset of %llu is not a multiple of 4", (unsigned long long)places[i].offset);
     if (io->x_stride % 4 || io->y_stride % 4 || (io->x_stride && io->x_stride < row) || (io->y_stride && io->y_stride < row))
         return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: strides of %llu and %llu bytes; a row is %llu", (unsigned long long)io->x_stride, (unsigned long long)io->y_stride, (unsigned long long)row);
+    if (d->select == VKM_SELECT_HASH && !io->token_ids.buffer) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: hash routing needs token_ids");
+    if (d->select == VKM_SELECT_FORCED && !io->forced_ids.buffer) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: forced routing needs forced_ids");
+    if (d->noise && !io->noise.buffer) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: this router needs noise");
+    if (d->select == VKM_SELECT_SOFT && (io->ids.buffer || io->weights.buffer || io->counts.buffer || io->dropped.buffer || io->statistics.buffer))
+        return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_moe_layer_record: soft MoE has no ids, weights, counts, dropped and statistics");
     return VKM_OK;
 }
 
 static void record_inputs(struct vkm_moe_layer *l, void *commands, const vkm_moe_io *io, uint32_t n)
 {
+    const struct vkm_moe_router_space *r = &l->space.router;
     const uint32_t width = l->set->moe.n_embd;
+    vkm_buffer *ws = l->workspace->buffer;
     if (l->in.ld != width) {                         /* columns that a row is filled up with must be zeros; who shares the workspace leaves others */
-        vkm_record_zeros(l->device, commands, l->workspace->buffer, (uint64_t)l->in.at * 4, (uint64_t)n * l->in.ld * 4);
+        vkm_record_zeros(l->device, commands, ws, (uint64_t)l->in.at * 4, (uint64_t)n * l->in.ld * 4);
         vkm_record_barrier(l->device, commands);
     }
-    copy_rows(l, commands, io->x, io->x_stride, l->in.at, l->in.ld, width, n, false);
-    if (io->flags & VKM_MOE_ADD) copy_rows(l, commands, io->y, io->y_stride, l->out.at, l->out.ld, width, n, false);
-    else vkm_record_zeros(l->device, commands, l->workspace->buffer, (uint64_t)l->out.at * 4, (uint64_t)n * l->out.ld * 4);
+    copy_rows(l, commands, io->x, io->x_stride, l->in, n, false);
+    if (io->flags & VKM_MOE_ADD) copy_rows(l, commands, io->y, io->y_stride, l->out, n, false);
+    else vkm_record_zeros(l->device, commands, ws, (uint64_t)l->out.at * 4, (uint64_t)n * l->out.ld * 4);
+    if (r->noise.rows) copy_words(l, commands, io->noise, r->noise, (uint64_t)n * r->noise.ld, false);
+    if (r->given.rows) copy_words(l, commands, l->set->rule.d.select == VKM_SELECT_HASH ? io->token_ids : io->forced_ids, r->given, l->set->rule.d.select == VKM_SELECT_HASH ? n : (uint64_t)n * l->set->moe.n_used, false);
+    if (r->given_weights.rows) copy_words(l, commands, io->forced_weights, r->given_weights, (uint64_t)n * l->set->moe.n_used, false);
+    if (r->seed.rows) vkm_record_word(l->device, commands, ws, (uint64_t)r->seed.at * 4, io->seed);
+}
+
+static void record_outputs(struct vkm_moe_layer *l, void *commands, const vkm_moe_io *io, uint32_t n)
+{
+    const struct vkm_moe *m = &l->set->moe;
+    const struct vkm_moe_router_space *r = &l->space.router;
+    const struct vkm_moe_plan p = vkm_moe_plan(m, &l->space, l->in, n);
+    copy_rows(l, commands, io->y, io->y_stride, l->out, n, true);
+    copy_words(l, commands, io->ids, r->tokens.rows ? r->tokens : l->space.ids, (uint64_t)p.n * p.k, true);
+    copy_words(l, commands, io->weights, l->space.weights, (uint64_t)p.n * p.k, true);
+    copy_words(l, commands, io->counts, r->expert_rows, m->n_expert, true);
+    copy_words(l, commands, io->dropped, r->missed, n, true);
+    copy_words(l, commands, io->statistics, r->statistics, sizeof(vkm_router_statistics) / 4, true);
 }
 
 vkm_result vkm_moe_layer_record(vkm_moe_layer *l, void *commands, const vkm_moe_io *given, uint32_t n, vkm_error *err)
@@ -288,14 +347,12 @@ vkm_result vkm_moe_layer_record(vkm_moe_layer *l, void *commands, const vkm_moe_
     memcpy(&io, given, given->struct_size && given->struct_size < sizeof io ? given->struct_size : sizeof io);
     TRY(check_io(l, &io, n, err));
     if (n == 0) return VKM_OK;
-    TRY(vkm_moe_layer_build(l, n, err));
-    uint32_t slots = n * l->set->moe.n_used;
+    uint32_t variant = (io.counts.buffer || io.dropped.buffer || io.statistics.buffer ? VKM_MOE_WATCHED : 0) | (l->space.router.given_weights.rows && io.forced_weights.buffer ? VKM_MOE_WEIGHTED : 0);
+    TRY(vkm_moe_layer_build(l, n, variant, err));
     vkm_record_begin(l->device, commands, !(io.flags & VKM_MOE_NO_BARRIERS));
     record_inputs(l, commands, &io, n);
     vkm_program_record_into(l->program, commands, 0, vkm_program_op_count(l->program));
-    copy_rows(l, commands, io.y, io.y_stride, l->out.at, l->out.ld, l->set->moe.n_embd, n, true);
-    copy_words(l, commands, io.ids, l->space.ids.at, slots, true);
-    copy_words(l, commands, io.weights, l->space.weights.at, slots, true);
+    record_outputs(l, commands, &io, n);
     if (!(io.flags & VKM_MOE_NO_BARRIERS)) vkm_record_end(l->device, commands);
     return VKM_OK;
 }
@@ -305,6 +362,6 @@ size_t vkm_moe_layer_print(vkm_moe_layer *l, uint32_t n, char *text, size_t size
     vkm_text t = {text, size, 0};
     if (size) *text = 0;
     if (n > l->max_tokens) n = l->max_tokens;
-    if (n && vkm_moe_layer_build(l, n, NULL) == VKM_OK) vkm_program_print(l->program, &t);
+    if (n && vkm_moe_layer_build(l, n, 0, NULL) == VKM_OK) vkm_program_print(l->program, &t);
     return t.used;
 }

@@ -10,8 +10,9 @@
 struct vkm_moe_set {
     uint32_t users;
     vkm_device *device;
-    struct vkm_moe moe;
-    struct vkm_moe_dims dims;
+    struct vkm_moe_rule rule;
+    struct vkm_moe moe;                        /* routes by that rule */
+    struct vkm_moe_widths widths;
     struct vkm_slabs slabs;
     vkm_buffer *tables;
 };
@@ -28,16 +29,18 @@ struct vkm_moe_layer {
     bool is_tuned;
     /* in the workspace */
     struct vkm_moe_space space;
-    struct vkm_region in, out;                 /* [max_tokens][n_embd] */
+    struct vkm_region in, out, mixed;          /* [max_tokens][n_embd]; mixed: where a token's rows of y are not simply added up */
     struct vkm_inputs inputs;
     uint64_t words;
-    vkm_program *program;                      /* of n tokens; 0: of none */
-    uint32_t n;
+    vkm_program *program;                      /* of n tokens, made so; n 0: of none */
+    uint32_t n, variant;
 };
 
+/* Steps differ by what is asked for. */
+enum { VKM_MOE_WATCHED = 1 /* monitoring */, VKM_MOE_WEIGHTED = 2 /* forced weights are given */, VKM_MOE_VARIANTS = 4 };
 /* vkm_moe_layer_create with workgroups of a given shape; NULL: the device's. */
 vkm_result vkm_moe_layer_make(vkm_device *device, const vkm_moe_layer_desc *desc, const vkm_moe_weights *weights, const struct vkm_shape *shape, vkm_moe_layer **layer, vkm_error *err);
 /* Makes the program that of n tokens, 1 to max_tokens. */
-vkm_result vkm_moe_layer_build(struct vkm_moe_layer *layer, uint32_t n, vkm_error *err);
+vkm_result vkm_moe_layer_build(struct vkm_moe_layer *layer, uint32_t n, uint32_t variant, vkm_error *err);
 
 #endif
