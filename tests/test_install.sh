@@ -96,5 +96,6 @@ if git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
 else
     skip "the source archive: this is no git checkout"
 fi
+check "examples/moe_layer.c" "$build/moe_layer"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
