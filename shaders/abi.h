@@ -136,6 +136,9 @@ struct vkm_push_moe_sort {
     uint group_panels;                   /* of a workgroup, by class, four bits each */
 };
 
+/* moe_tally: counts[n_expert] += how often each expert is among n slots */
+struct vkm_push_moe_tally { uint ws_ids, n_slots, n_expert, ws_counts; };
+
 /* Routers that moe_topk has no room for: the kernels below and moe_count, moe_permute. vkm_router_desc (src/vkmoe.h) has the rules. */
 /* moe_select: logits -> ids and weights of a token, and what others need of its scores */
 struct vkm_push_moe_select {

@@ -485,6 +485,7 @@ typedef struct vkm_session_params {
     const char *tuning_folder;   /* where `vkmoe tune` keeps what it measured ($XDG_CACHE_HOME/vkmoe); borrowed during the call. What is there for this device, driver and build decides how
                                     many tokens a workgroup takes together, and whether "int8dot" is worth it for a type of weights; nothing, or a damaged file, is no error. It changes speed, and no bits but those that "coopmat" and "int8dot" make
                                     depend on that. NULL: as the device is thought to like */
+    bool count_experts;          /* for vkm_session_expert_counts: a small dispatch more a layer and pass. Tokens and logits stay the same bits */
 } vkm_session_params;
 
 /* VKM_ERR_DEVICE_MEMORY if it will not fit, VKM_ERR_LIMIT if a buffer or binding of the device is too small for it; both before anything is allocated. */
@@ -627,6 +628,13 @@ typedef struct vkm_memory_needs {
 /* What vkm_model_load and vkm_session_create with these params (NULL: defaults) would allocate; reads the file's head, allocates nothing on the device. device NULL: as on a GPU with buffers of up
  * to 4 GiB, to within a few KiB. VKM_ERR_LIMIT as they would. */
 VKM_API vkm_result vkm_memory_estimate(vkm_device *device, const char *path, const vkm_session_params *params, vkm_memory_needs *memory, vkm_error *err);
+
+/* ---------------------------------------------------------------- what experts do */
+
+/* How many token slots each expert has been given since the session was created, over all sequences, prompts and passes that the device has finished: counts [n_layer][n_expert] u32, written by the call, which wrap.
+ * A layer's sum grows by n_expert_used for each token that is evaluated; two calls' differences are the load between them. Does not wait: while work is in flight a pass may be partly there.
+ * All that ran counts: also tokens of slices past a sequence's end, and those that a slice evaluates once more. VKM_ERR_ARGUMENT without params.count_experts. */
+VKM_API vkm_result vkm_session_expert_counts(vkm_session *session, uint32_t *counts, vkm_error *err);
 
 /* ---------------------------------------------------------------- texts for people */
 

@@ -72,6 +72,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.tab_norm = y->tab_ffn_norm;
         c.next = y->moe.gate_up.type ? &y->moe.gate_up : &y->moe.gate;
         TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, w->xn, n));
+        if (s->params.count_experts) TRY(vkm_moe_tally(b, &y->moe, &w->moe, w->tally + i * h->n_expert, n));
         c.n_add = h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;
@@ -111,6 +112,10 @@ static vkm_result build(struct vkm_session *s, struct vkm_recipe r, vkm_program 
     uint64_t ring = (uint64_t)s->n_seq * VKM_RECENT * 4;
     if (r.n) TRY(body(&b, s, r.n, !r.each_its_own));
     if (r.n && !r.each_its_own) TRY(keep_last(&b, s, r.n));
+    if (r.n && s->params.count_experts) {
+        uint64_t bytes, at = vkm_session_tally(s, &bytes);
+        TRY(vkm_program_copy(program, s->workspace, (uint64_t)w->tally * 4, s->readback, at, bytes, err));
+    }
     if (r.count) TRY(head(&b, s, r));
     if (r.sample) {
         const struct vkm_sample sample = {.logits = w->logits, .scratch = w->scratch, .n_vocab = s->model->h.n_vocab, .n_seq = s->n_seq, .ws_sampling = w->sampling,

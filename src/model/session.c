@@ -113,7 +113,17 @@ static vkm_result create_tables(struct vkm_session *s, vkm_error *err)
     return r;
 }
 
-uint64_t vkm_session_readback_bytes(const struct vkm_session *s) { return ((uint64_t)s->n_seq * VKM_RECENT + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4; }
+uint64_t vkm_session_tally(const struct vkm_session *s, uint64_t *bytes)
+{
+    *bytes = (uint64_t)s->model->h.n_layer * s->model->h.n_expert * 4;
+    return ((uint64_t)s->n_seq * VKM_RECENT + (uint64_t)s->space.head_rows * s->space.logits.ld) * 4;
+}
+
+uint64_t vkm_session_readback_bytes(const struct vkm_session *s)
+{
+    uint64_t bytes;
+    return vkm_session_tally(s, &bytes) + bytes;
+}
 
 static vkm_result plan_workspace(struct vkm_session *s, vkm_error *err)
 {
@@ -135,7 +145,10 @@ static vkm_result create_workspace(struct vkm_session *s, vkm_error *err)
 {
     TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_DEVICE, s->space.words * 4, "workspace", &s->workspace, err));
     TRY(vkm_buffer_clear(s->model->device, s->workspace, err));
-    return vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, vkm_session_readback_bytes(s), "readback", &s->readback, err);
+    TRY(vkm_buffer_create(s->model->device, VKM_BUFFER_READBACK, vkm_session_readback_bytes(s), "readback", &s->readback, err));
+    uint64_t bytes, at = vkm_session_tally(s, &bytes);     /* may be asked for before anything has run */
+    memset((char *)vkm_buffer_map(s->readback) + at, 0, bytes);
+    return vkm_buffer_flush(s->readback, at, bytes, err);
 }
 
 static vkm_result create_sequences(struct vkm_session *s, vkm_error *err)

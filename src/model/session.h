@@ -9,6 +9,7 @@
 struct vkm_space {
     uint32_t n_batch, n_seq, head_rows;        /* head_rows: rows of logits computed at once */
     uint32_t sampling, recent, tokens, pos, seq;   /* the step state of abi.h: words */
+    uint32_t tally;                            /* [n_layer][n_expert] words: how often each was chosen, where that is counted */
     struct vkm_region last;                    /* [n_seq][n_embd] residual stream after a sequence's last token, where that was evaluated by itself */
     struct vkm_region x, xn, qkv, attention, logits, scratch;
     struct vkm_moe_space moe;
@@ -36,7 +37,7 @@ struct vkm_session {
     struct vkm_shape shape;
     struct vkm_tuning tuning;                  /* where is_tuned */
     bool is_tuned;
-    vkm_buffer *workspace, *tables, *readback; /* readback: the sequences' recent tokens, then logits */
+    vkm_buffer *workspace, *tables, *readback; /* readback: the sequences' recent tokens, logits, tally */
     vkm_buffer **kv;
     uint32_t n_kv, kv_in_set;                  /* buffers in all, buffers of one descriptor set */
     struct vkm_kv *layers;                     /* [n_layer] */
@@ -59,6 +60,8 @@ uint64_t vkm_session_readback_bytes(const struct vkm_session *s);
 uint64_t vkm_session_table_words(const struct vkm_session *s, uint64_t words);
 /* space.c */
 void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint32_t n_batch, uint32_t n_seq, struct vkm_space *s);
+/* Where the tally lies in the readback buffer, and how many bytes it has. */
+uint64_t vkm_session_tally(const struct vkm_session *s, uint64_t *bytes);
 /* graph.c: the program for a recipe, built if it was not, owned by the session */
 vkm_result vkm_session_program(struct vkm_session *s, struct vkm_recipe recipe, vkm_program **program, vkm_error *err);
 /* A program of the caller's */

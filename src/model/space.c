@@ -33,6 +33,7 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     s->tokens = take(s, 1, n_batch).at;
     s->pos = take(s, 1, n_batch).at;
     s->seq = take(s, 1, n_batch).at;
+    s->tally = take(s, 1, h->n_layer * h->n_expert).at;
     s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
     s->moe.logit_parts = take(s, VKM_FEW_ROWS * vkm_splits_most(m->layers[0].moe.router.kb), h->n_expert + 1);

@@ -113,6 +113,19 @@ vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const s
     return experts(b, "moe_down", "moe_down", m, s, &m->down, &down, &p, s->h, p.n * p.k, s->y, true);
 }
 
+vkm_result vkm_moe_tally(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t ws_counts, uint32_t n)
+{
+    uint32_t slots = n * m->n_used, lanes = vkm_reduce_lanes(b, (uint64_t)m->n_expert * slots);
+    const struct vkm_push_moe_tally push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = ws_counts};
+    struct vkm_step step = {.groups = {1, 1, 1}, .bytes = ((uint64_t)slots + 2 * m->n_expert) * 4};
+    VKM_STEP_PUSH(step, push);
+    vkm_reads_words(b, &step, s->ids.at, slots);
+    vkm_reads_words(b, &step, ws_counts, m->n_expert);
+    vkm_writes_words(b, &step, ws_counts, m->n_expert);
+    const uint32_t spec[] = {lanes, 1};
+    return vkm_build_step(b, "moe_tally", "", spec, 2, &step, "moe_tally");
+}
+
 vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
 {
     TRY(vkm_moe_router(b, m, s, norm, x, n));
