@@ -96,6 +96,6 @@ if git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
 else
     skip "the source archive: this is no git checkout"
 fi
-check "examples/moe_layer.c" "$build/moe_layer"
+check "examples/moe_layer.c" "$build/examples/moe_layer"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
