@@ -465,7 +465,7 @@ Test(frame, in_frames_of_a_caller)
     rig_session(&r, (vkm_session_params){.n_ctx = CTX, .n_seq = N, .n_batch = 16});
     say_alone(&r, TOKENS, &right);
     OK(vkm_session_prepare(r.session, 0, 0, &err));
-    const vkm_budget budgets[] = {{.struct_size = sizeof *budgets, .max_dispatches = 13}, {.struct_size = sizeof *budgets, .max_us = 5000}, {.struct_size = sizeof *budgets, .max_dispatches = 29}};
+    const vkm_budget budgets[] = {{.struct_size = sizeof *budgets, .max_dispatches = 13}, {.struct_size = sizeof *budgets, .max_us = 20000}, {.struct_size = sizeof *budgets, .max_dispatches = 29}};
     for (uint32_t turn = 0; turn < 3; turn++) {
         vkm_slice slices[2] = {{0}};
         uint32_t k = 0;
