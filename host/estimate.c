@@ -11,6 +11,13 @@ VkBufferCreateInfo vkm_buffer_info(const vkm_device *device, uint64_t bytes)
     };
 }
 
+void vkm_whole_atoms(const vkm_device *device, enum vkm_buffer_kind kind, VkMemoryRequirements *needs)
+{
+    if (kind != VKM_BUFFER_READBACK && !device->caps.unified_memory) return;
+    needs->size = vkm_align(needs->size, device->offer.atom);
+    if (needs->alignment < device->offer.atom) needs->alignment = device->offer.atom;   /* both are powers of two */
+}
+
 vkm_result vkm_buffer_needs(vkm_device *device, enum vkm_buffer_kind kind, uint64_t bytes, uint64_t *needs, vkm_error *err)
 {
     VkBuffer buffer;
@@ -22,6 +29,7 @@ vkm_result vkm_buffer_needs(vkm_device *device, enum vkm_buffer_kind kind, uint6
     if (vr != VK_SUCCESS) return vkm_fail_vk(device, err, vr, "asking what a buffer of %llu bytes needs", (unsigned long long)bytes);
     device->vk.vkGetBufferMemoryRequirements(device->handle, buffer, &r);
     device->vk.vkDestroyBuffer(device->handle, buffer, device->allocator);
-    *needs = kind == VKM_BUFFER_READBACK ? vkm_align(r.size, device->offer.atom) : r.size;
+    vkm_whole_atoms(device, kind, &r);
+    *needs = r.size;
     return VKM_OK;
 }

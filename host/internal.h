@@ -226,6 +226,8 @@ struct vkm_buffer {
 };
 
 VkBufferCreateInfo vkm_buffer_info(const vkm_device *device, uint64_t bytes);   /* estimate.c */
+/* Of memory that the host maps: flushes are of whole atoms, and one must not hold anybody else's bytes. */
+void vkm_whole_atoms(const vkm_device *device, enum vkm_buffer_kind kind, VkMemoryRequirements *needs);
 
 /* ------------------------------------------------ cache.c */
 

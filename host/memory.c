@@ -136,10 +136,7 @@ static vkm_result fill_buffer(vkm_buffer *b, enum vkm_buffer_kind kind, vkm_erro
     VkMemoryRequirements needs;
     device->vk.vkGetBufferMemoryRequirements(device->handle, b->handle, &needs);
     bool readback = kind == VKM_BUFFER_READBACK, unified = device->caps.unified_memory;
-    if (readback || unified) {   /* flushes are of whole atoms, and one must not hold anybody else's bytes */
-        needs.size = vkm_align(needs.size, device->offer.atom);
-        if (needs.alignment < device->offer.atom) needs.alignment = device->offer.atom;   /* both are powers of two */
-    }
+    vkm_whole_atoms(device, kind, &needs);
     vkm_result given = readback ? allocate(b, kind, &needs, readback_memory, VKM_COUNT(readback_memory), err)
                      : unified  ? allocate(b, kind, &needs, unified_memory, VKM_COUNT(unified_memory), err)
                                 : allocate(b, kind, &needs, device_memory, VKM_COUNT(device_memory), err);
