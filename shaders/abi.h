@@ -111,6 +111,7 @@ struct vkm_push_moe_topk {
     uint ws_perm, ws_tiles, tiles_max, ws_args, panels_up, panels_down;
     uint tile_from[2];                   /* by class, four bytes a word */
     uint group_panels;                   /* of a workgroup, by class, four bits each */
+    uint tab_bias;                       /* selection bias [n_expert], where the kernel's BIAS says so */
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {

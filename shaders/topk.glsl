@@ -1,16 +1,26 @@
 /* What moe_topk and moe_route share: the k best experts of a token, and sorting the slots of few tokens. TOPK: the push constants, vkm_push_moe_topk.
  * An expert's place is the number of experts that beat it, ties going to the lower index, so there is no loop over choices and no barrier between them.
- * Comparison is on integer keys in which NaN is lowest: no logit can make an index out of range.
- * Rules: Mixtral, OLMoE, Qwen-MoE, Granite (softmax over all with or without renormalisation; softmax over the selected). Reference: tests/reference/model.c */
+ * Comparison is on integer keys in which NaN is lowest: no logit can make an index out of range, and infinite ones count as the largest finite number.
+ * Rules: Mixtral, OLMoE, Qwen-MoE, Granite (softmax over all with or without renormalisation; softmax over the selected); by constants that cost the others nothing also DeepSeek-V2 and V3, GLM-4.5, ERNIE-4.5,
+ * LFM2 (sigmoid, selection bias, groups). Reference: tests/reference/model.c, router.c */
 #include "order.glsl"
 #define CUT TOPK
 #include "tiles.glsl"
 layout(constant_id = 5) const uint EXPERTS = 8;
+layout(constant_id = 10) const uint SIGMOID = 0;
+layout(constant_id = 11) const uint BIAS = 0;          /* TOPK.tab_bias decides, too */
+layout(constant_id = 12) const uint GROUPS = 1;
+layout(constant_id = 13) const uint GROUPS_USED = 1;
+layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as good as its best */
 
 #ifndef LOGIT_PARTS
 #  define LOGIT_PARTS 1              /* of moe_logits, to be added up */
 #endif
+const bool BY_SCORE = BIAS != 0 || SUM_OF_TWO != 0;    /* else by logits: the same order, and nothing is tied by saturation */
+const bool KEY_IS_LOGIT = !BY_SCORE && GROUPS == 1;
+const uint LEAST = 0x00800000u, MOST = 0xff7fffffu;    /* keys of the finite numbers with the largest sizes */
 shared uint key[EXPERTS];
+shared uint group_key[GROUPS], group_place[GROUPS];
 shared float chosen[32];
 shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
 shared uint tile_counts[VKM_FEW_ROWS * 32];   /* by slot: how many tiles of each class its expert has, four bits a class, where it is that expert's first; else 0 */
@@ -28,26 +38,60 @@ float logit(uint logits, uint e) {
     return sum;
 }
 
+/* What an expert's weight is made of: to be divided by `sum` of all for softmax. */
+float score(float z, float highest) { return SIGMOID != 0 ? 1.0 / (1.0 + exp(-z)) : exp(z - highest); }
+
+/* Keys become those of what decides: NaN 1, and 0 for experts of other groups than the best. */
+void decide(float highest, float sum) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, each = EXPERTS / GROUPS;
+    for (uint e = lane; e < EXPERTS; e += lanes) {
+        if (key[e] == 0) key[e] = 1;
+        else if (BY_SCORE) key[e] = clamp(order(score(value(key[e]), highest) / sum + (BIAS != 0 ? tablesf.f[TOPK.tab_bias + e] : 0.0)), LEAST, MOST);
+    }
+    sync();
+    if (GROUPS == 1) return;
+    for (uint g = lane; g < GROUPS; g += lanes) {
+        uint first = 0, second = 0;
+        for (uint e = g * each; e < (g + 1) * each; e++) {
+            uint k = key[e];
+            if (k > first) { second = first; first = k; } else second = max(second, k);
+        }
+        if (SUM_OF_TWO != 0 && first > 1 && each > 1) first = clamp(order(value(first) + (second > 1 ? value(second) : value(LEAST))), LEAST, MOST);
+        group_key[g] = first;
+    }
+    sync();
+    for (uint g = lane; g < GROUPS; g += lanes) {
+        uint before = 0;
+        for (uint o = 0; o < GROUPS; o++) before += uint(group_key[o] > group_key[g] || (group_key[o] == group_key[g] && o < g));
+        group_place[g] = before;
+    }
+    sync();
+    for (uint e = lane; e < EXPERTS; e += lanes) if (group_place[e / each] >= GROUPS_USED) key[e] = 0;
+    sync();
+}
+
 /* Token t, whose slots begin at `slot` of this workgroup's. */
 void route(uint t, uint slot, uint n_used) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint logits = TOPK.ws_logits + t * TOPK.ld_logits * LOGIT_PARTS;
-    float highest = -3.0e38, sum = 0.0;
+    float highest = value(LEAST), sum = 0.0;
     for (uint e = lane; e < EXPERTS; e += lanes) {
-        float v = logit(logits, e);
-        key[e] = order(v);
-        if (key[e] != 0) highest = max(highest, v);
+        uint k = order(logit(logits, e));
+        key[e] = k = k != 0 ? clamp(k, LEAST, MOST) : 0;
+        if (k != 0) highest = max(highest, value(k));
     }
     for (uint j = lane; j < n_used; j += lanes) { chosen[j] = 0.0; chosen_id[slot + j] = 0; }
     highest = workgroup_max(highest);
     for (uint e = lane; e < EXPERTS; e += lanes) if (key[e] != 0) sum += exp(value(key[e]) - highest);
-    sum = workgroup_sum(sum);               /* its barriers also publish key[] */
+    sum = SIGMOID != 0 ? 1.0 : max(workgroup_sum(sum), 1e-30);      /* 1 or more but where all are NaN. Its barriers also publish key[] */
     sync();
+    if (!KEY_IS_LOGIT) decide(highest, sum);
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint mine = key[e], place = 0;
         for (uint o = 0; o < EXPERTS; o++) place += uint(key[o] > mine || (key[o] == mine && o < e));
         if (place < n_used) {
-            chosen[place] = mine != 0 ? exp(value(mine) - highest) : 0.0;
+            uint z = KEY_IS_LOGIT ? mine : order(logit(logits, e));
+            chosen[place] = z != 0 ? score(value(clamp(z, LEAST, MOST)), highest) : 0.0;
             chosen_id[slot + place] = e;
         }
     }
@@ -55,7 +99,7 @@ void route(uint t, uint slot, uint n_used) {
     float of_chosen = 0.0;
     for (uint j = 0; j < n_used; j++) of_chosen += chosen[j];
     float divide = sum;
-    if (TOPK.score == VKM_SCORE_SELECTED) divide = of_chosen;
+    if (TOPK.score == VKM_SCORE_SELECTED) divide = max(of_chosen, 1e-30);
     else if (TOPK.renormalise != 0) divide = sum * max(of_chosen / sum, 6.103515625e-5);
     for (uint j = lane; j < n_used; j += lanes) {
         wsu.u[TOPK.ws_ids + t * n_used + j] = chosen_id[slot + j];

@@ -300,12 +300,12 @@ VKM_API uint32_t vkm_router_rows(const vkm_router_desc *desc, uint32_t n_expert)
 VKM_API uint32_t vkm_router_slots(const vkm_router_desc *desc, uint32_t n_expert, uint32_t n_tokens);
 
 /* Numbers for monitoring, of one call: what a layer writes when asked to.
- * load_balance: E * sum over experts of f P, the auxiliary loss of Switch (equation 4) without its factor: f is the part of the slots that chose the expert, before any were
- * dropped, and P the mean over tokens of its probability; 1 when even. (transformers' load_balancing_loss_func has f by token: k times this.) Probabilities are softmax(z) over all
- * E, but sigmoid and sqrt-softplus scores divided by their sum (DeepSeek-V3, equation 18). Hierarchical: of the experts' logits alone. z_loss: the mean over tokens of (log sum exp
- * z)^2 (ST-MoE, Zoph et al. 2022, 2202.08906, equation 5). Of expert choice f is the part of the slots the expert has, and dropped are the tokens that no expert chose. None of soft
- * MoE, and of a uniform score only the two counts. */
-typedef struct vkm_router_statistics { float load_balance, z_loss; uint32_t n_dropped, most_rows; } vkm_router_statistics;   /* most_rows: of one expert, after dropping */
+ * load_balance: E * sum over experts of f P, the auxiliary loss of Switch (equation 4) without its factor: f is the part of the slots that chose the expert, before capacity dropped
+ * any, and P the mean over tokens of its probability; 1 when even. (transformers' load_balancing_loss_func has f by token: k times this.) Probabilities are softmax(z) over all E, but
+ * sigmoid and sqrt-softplus scores divided by their sum (DeepSeek-V3, equation 18). Hierarchical: of the experts' logits alone. z_loss: the mean over tokens of (log sum exp z)^2
+ * (ST-MoE, Zoph et al. 2022, 2202.08906, equation 5). n_dropped: slots; of expert choice tokens that no expert chose. most_rows: of one expert, after dropping. Of a uniform score
+ * there are only these two, of soft MoE none. */
+typedef struct vkm_router_statistics { float load_balance, z_loss; uint32_t n_dropped, most_rows; } vkm_router_statistics;
 
 /* ---------------------------------------------------------------- the MoE layer alone */
 

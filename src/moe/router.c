@@ -90,11 +90,27 @@ static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe
     struct vkm_push_moe_topk push = {.ws_logits = s->logits.at, .ld_logits = s->logits.ld, .n_used = m->n_used,
         .ws_ids = s->ids.at, .ws_weight = s->weights.at, .ws_gate = m->shared_gated ? s->gate.at : VKM_NONE, .score = m->score, .renormalise = m->renormalise,
         .scale = m->weight_scale, .few = few ? n : 0, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at, .tiles_max = n * m->n_used, .ws_args = s->args.at,
-        .panels_up = up->n_panels, .panels_down = m->down.n_panels, .group_panels = vkm_shape_panels(&b->shape)};
+        .panels_up = up->n_panels, .panels_down = m->down.n_panels, .group_panels = vkm_shape_panels(&b->shape), .tab_bias = m->rule ? m->rule->tab_selection_bias : VKM_NONE};
     const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, n);
     vkm_moe_tiles(b, m, &p, tile_from);
     pack_tile_from(tile_from, push.tile_from);
     return push;
+}
+
+/* The rule's constants of topk.glsl behind the kernel's own; none for what models had before, so that their kernels are the same as without a rule. Returns how many there are. */
+#define SPEC_OWN 8u
+#define SPEC_ALL 13u
+static uint32_t rule_spec(const struct vkm_moe *m, uint32_t n, uint32_t spec[SPEC_ALL])
+{
+    const vkm_router_desc *d = m->rule ? &m->rule->d : NULL;
+    if (!d || (d->score != VKM_ROUTER_SIGMOID && m->rule->tab_selection_bias == VKM_NONE && d->n_groups == 1)) return n;
+    for (; n < SPEC_OWN; n++) spec[n] = 0;                  /* not this kernel's */
+    spec[n++] = d->score == VKM_ROUTER_SIGMOID;
+    spec[n++] = m->rule->tab_selection_bias != VKM_NONE;
+    spec[n++] = d->n_groups;
+    spec[n++] = d->n_groups_used;
+    spec[n++] = d->n_groups > 1 && d->group_score == VKM_GROUPS_SUM_OF_TWO;
+    return n;
 }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
@@ -107,8 +123,8 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
     VKM_STEP_PUSH(step, push);
     if (sum) vkm_reads(b, &step, s->logit_parts, n * parts);
     else     vkm_reads(b, &step, s->logits, n);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts};
-    return vkm_build_step(b, "moe_topk", "", spec, VKM_COUNT(spec), &step, "moe_topk");
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts};
+    return vkm_build_step(b, "moe_topk", "", spec, rule_spec(m, 5, spec), &step, "moe_topk");
 }
 
 /* Norm, router and top-k in one workgroup: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. */
@@ -135,8 +151,9 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     vkm_writes_part(b, &step, c->x, c->width, n);
     vkm_writes_part(b, &step, c->out, w->kb * VKM_PANEL, n);
     vkm_writes_part(b, &step, s->logits, w->rows, n);
-    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.scalar_loads};
-    return vkm_build_step(b, "moe_route", "", spec, VKM_COUNT(spec), &step, "moe_route");
+    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.scalar_loads};
+    return vkm_build_step(b, "moe_route", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_route");
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */

@@ -129,8 +129,8 @@ vkm_result vkm_moe_rule_init(const vkm_router_desc *given, uint32_t n_expert, st
     const vkm_router_desc d = with_defaults(given);
     TRY(check(&d, n_expert, err));
     struct vkm_moe_rule r = {.d = d, .n_expert = n_expert, .tab_logit_bias = VKM_NONE, .tab_selection_bias = VKM_NONE, .tab_expert_scale = VKM_NONE, .tab_hash = VKM_NONE};
-    r.general = d.select != VKM_SELECT_TOP_K || d.score > VKM_ROUTER_SELECTED || d.renormalise == VKM_RENORMALISE_KEPT || d.sum_min != SUM_MIN || d.sum_add != 0 || d.expert_scale || d.selection_bias ||
-                d.logit_softcap != 0 || d.n_groups > 1 || d.noise || d.capacity || d.random_second;
+    bool topk = d.select == VKM_SELECT_TOP_K && (d.score == VKM_ROUTER_SOFTMAX || d.score == VKM_ROUTER_SIGMOID || (d.score == VKM_ROUTER_SELECTED && d.n_groups == 1));
+    r.general = !topk || d.renormalise == VKM_RENORMALISE_KEPT || d.sum_min != SUM_MIN || d.sum_add != 0 || d.expert_scale || d.logit_softcap != 0 || d.noise || d.capacity || d.random_second;
     r.d.expert_scale = r.d.logit_bias = r.d.selection_bias = NULL;
     r.d.hash_table = NULL;
     *rule = r;
