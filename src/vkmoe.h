@@ -549,7 +549,7 @@ VKM_API vkm_result vkm_session_generate(vkm_session *session, vkm_generation *se
  *
  * Prompts are evaluated in the order in which they were queued, one at a time, in chunks of at most n_batch tokens; all sequences that generate get their next token in one pass, between chunks.
  * While slices are in flight (recorded and not yet completed) functions that run something themselves are VKM_ERR_ARGUMENT: vkm_session_eval, _generate, _copy, _save, _restore;
- * and on a sequence with queued work so is _rewind. Recording needs a session without `audit` and `profile`.
+ * and on a sequence with queued work so is _rewind. Recording needs a session without `audit` and `profile`. A session is destroyed when the device is done with its slices.
  * Threads: as everywhere, the objects of a device by one thread at a time; the command buffer is the caller's alone. */
 
 /* Compiles and allocates everything that recording will need for prompts of up to n_tokens (0: of any length) while up to n_generating sequences (0: all) generate; with the queue functions a
@@ -579,15 +579,16 @@ typedef struct vkm_sequence_status {
 } vkm_sequence_status;
 VKM_API vkm_result vkm_session_status(const vkm_session *session, uint32_t seq, vkm_sequence_status *status, vkm_error *err);
 
-/* Bounds of a slice. NULL or zeros: none but that a sequence gets at most 16 tokens of it. */
+/* Bounds of a slice, which has at most 16 tokens of a sequence in any case. NULL or both zero: about 50 ms, so that text streams and no watchdog bites. */
 typedef struct vkm_budget {
     size_t struct_size;
-    uint32_t max_us;             /* GPU time in microseconds. Kept by what steps of the same kernel and size took in earlier slices (until there were some, by a guess from the kind of device, which
-                                    errs on the long side), with a margin, so that 19 of 20 slices take no longer. A step that takes longer alone is recorded in pieces if it can be, else it is a slice */
-    uint32_t max_dispatches;     /* dispatches, and copies of KV caches or results */
+    uint32_t max_us;             /* GPU time in microseconds; 0: no bound. Kept by what steps of the same kernel and size took in earlier slices (until there were some, by a guess from the kind of
+                                    device, which errs on the long side), with a margin, so that 19 of 20 slices take no longer. A step that takes longer alone is recorded in pieces if it can be,
+                                    else it is a slice */
+    uint32_t max_dispatches;     /* dispatches, and copies of KV caches or results; 0: no bound */
 } vkm_budget;
 
-/* A slice in a command buffer. */
+/* A slice in a command buffer; all of it is set by vkm_session_record. */
 typedef struct vkm_slice {
     uint64_t number;             /* 1, 2, ...; 0: nothing was recorded */
     bool more;                   /* there is queued work that no slice holds yet */
@@ -597,13 +598,13 @@ typedef struct vkm_slice {
 } vkm_slice;
 
 /* Records the next slice of the queued work into a VkCommandBuffer that is being recorded, outside a render pass, for a queue of the device's family (vkm_wanted, vkm_import). It binds compute pipelines and
- * descriptor sets, pushes constants, resets and writes queries of its own, and ends with a barrier that its successor needs. Slices must be executed once and in the order of their numbers: submit them to one queue in that order,
- * or with semaphores. With nothing to do, or 16 slices in flight, nothing is recorded and slice->number is 0, which is no error. */
+ * descriptor sets, pushes constants, resets and writes queries of its own. Slices must be executed once and in the order of their numbers: submit them to one queue in that order,
+ * or with semaphores. With nothing to do, with 16 slices in flight, or 128 tokens of every sequence in them, nothing is recorded and slice->number is 0, which is no error. */
 VKM_API vkm_result vkm_session_record(vkm_session *session, void *commands, const vkm_budget *budget, vkm_slice *slice, vkm_error *err);
 /* Says that the device has finished a slice, and so those before it; not called for one that is 0. Reports their tokens as vkm_session_generate does, and learns from their timestamps. A sequence that ends here has perhaps been
  * recorded further in slices in flight; those tokens are dropped. It does not wait. */
 VKM_API vkm_result vkm_session_completed(vkm_session *session, vkm_slice *slice, vkm_token_fn on_token, void *user, vkm_error *err);
-/* Says that the slices in flight have not been executed and never will be (the frame was dropped): what they held is queued again. */
+/* Says that the slices in flight have not been executed and never will be (the frame was dropped): what they held is queued again. Those that were executed must be completed before. */
 VKM_API vkm_result vkm_session_discard(vkm_session *session, vkm_error *err);
 /* All of it on the library's own queue: records a slice, submits it, waits for it, reports its tokens. slice->more says whether to call it again. */
 VKM_API vkm_result vkm_session_step(vkm_session *session, const vkm_budget *budget, vkm_slice *slice, vkm_token_fn on_token, void *user, vkm_error *err);

@@ -519,8 +519,8 @@ vkm_result vkm_session_step(vkm_session *s, const vkm_budget *budget, vkm_slice 
     if (s->frame && vkm_slicer_in_flight(s->frame->slicer)) return vkm_fail(err, VKM_ERR_ARGUMENT, "%u slices are in flight: complete or discard them first", vkm_slicer_in_flight(s->frame->slicer));
     TRY(vkm_commands_begin(s->model->device, &commands, err));
     TRY(vkm_session_record(s, commands, budget, &out, err));
-    vkm_result r = vkm_commands_submit(s->model->device, &ticket, err);
-    if (r == VKM_OK) r = vkm_wait(s->model->device, ticket, err);
+    vkm_result r = out.number ? vkm_commands_submit(s->model->device, &ticket, err) : VKM_OK;
+    if (r == VKM_OK && out.number) r = vkm_wait(s->model->device, ticket, err);
     if (r != VKM_OK) { vkm_session_discard(s, NULL); return r; }
     TRY(vkm_session_completed(s, &out, on_token, user, err));
     out.more = s->frame && more(s);                        /* a sequence may have ended here */
