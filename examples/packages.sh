@@ -1,5 +1,5 @@
 # Debian packages for examples/quickstart.sh and tests/run.sh; sourced by both.
-vkmoe_build_packages="build-essential cmake ninja-build pkg-config libvulkan-dev libvulkan-volk-dev glslang-tools libpcre2-dev"
+vkmoe_build_packages="build-essential cmake ninja-build pkg-config libvulkan-dev glslang-tools libpcre2-dev"
 vkmoe_driver_packages="mesa-vulkan-drivers"
 
 # Whether the Vulkan loader has a driver to load: then Mesa's are not needed.
