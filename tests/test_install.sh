@@ -27,7 +27,7 @@ check "the shared library exports what the header declares, and nothing else" di
 soname() { readelf -d "$lib/libvkmoe.so" | grep -q "SONAME.*\[libvkmoe\.so\.${version%.*}\]"; }
 check "its SONAME is of version ${version%.*}" soname
 # vkCreateInstance ... of an engine or its volk must stay theirs, and nobody else's names be taken
-own_names() { nm -g "$lib/libvkmoe.a" | awk 'NF == 3 && $3 !~ /^vkm_/ || $(NF - 1) == "U" && $NF ~ /^vk[A-Z]/' | no_lines; }
+own_names() { nm -g "$lib/libvkmoe.a" | awk 'NF == 3 && $3 !~ /^vkm_/ || NF == 2 && $1 == "U" && $2 ~ /^vk[A-Z]/' | no_lines; }
 check "the static library defines vkm_* only, and wants no Vulkan function of the linker" own_names
 runtime_part() { cmake --install "$build" --prefix "$work/runtime" --component vkmoe_runtime && [ "$(cd "$work/runtime" && find . -type f)" = "./${lib#"$prefix/"}/libvkmoe.so.$version" ]; }
 check "what running needs is a part of its own" runtime_part
