@@ -7,6 +7,7 @@
  * Ownership     `*_create`, `*_load` and `*_open` return objects owned by the caller; `*_destroy(NULL)` does nothing.
  *               An object borrows what it was made from: model from device, session from model. Destroy in reverse order.
  * Params        Structs start with `struct_size`; set it to sizeof(the struct), zero the rest: zero means the documented default.
+ * Paths         are UTF-8, on Windows too.
  * Threads       The library has no globals. Different devices are independent, also two on one VkDevice. The objects of one device (itself, its models, their sessions) are used by one
  *               thread at a time: any threads, in turns, by a lock of the caller's. What may be called beside others says so ("any thread"). A vkm_tokenizer is immutable after it is
  *               made and may be shared; a vkm_detokenizer is one thread's at a time, whatever others do. The library keeps no thread: loading a model and compiling kernels (the

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Cross builds of library, program and suites (warnings are errors), and what of them runs here.
-#   tests/cross.sh windows [FOLDER]    MinGW-w64; run by wine, with a virtual display, on the Vulkan driver that this system has
-#   tests/cross.sh aarch64 [FOLDER]    ARM64 Linux; run by qemu on lavapipe of Debian's ARM64 packages, which are unpacked in FOLDER and not installed
-#   VKMOE_SPIRV_DIR                    modules that were made already; else FOLDER/spirv-build makes them with this system's glslang
-# FOLDER (build-windows, build-aarch64) keeps what was downloaded and built. tests/run.sh does not run this: it downloads some hundred MB the first time, and emulation is slow.
+#   tests/cross.sh windows [FOLDER [SUITE...]]    MinGW-w64; run by wine, with a virtual display, on the Vulkan driver that this system has
+#   tests/cross.sh aarch64 [FOLDER [SUITE...]]    ARM64 Linux; run by qemu on lavapipe of Debian's ARM64 packages, which are unpacked in FOLDER and not installed
+#   VKMOE_SPIRV_DIR: modules that were made already; else FOLDER/spirv-build makes them with this system's glslang
+# FOLDER (build-windows, build-aarch64) keeps what was downloaded and built; SUITE: only these run, test_gguf for example. tests/run.sh does not run this: it downloads some hundred MB the first time, and emulation is slow.
 # Suites are built with tests/standin instead of Criterion. Ends with "N passed, N failed, N skipped".
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${1:-}
 case $target in windows | aarch64) ;; *) sed -n '3,5p' "$0" >&2; exit 2 ;; esac
 folder=${2:-$root/build-$target}
+shift $(($# < 2 ? $# : 2))
 mkdir -p "$folder/prefix/include" "$folder/prefix/lib"
 folder=$(cd "$folder" && pwd)
 . "$root/examples/packages.sh"
@@ -31,7 +32,7 @@ case $target in
 windows)
     # shellcheck disable=SC2086
     need_packages $vkmoe_build_packages gcc-mingw-w64-x86-64-posix wine wine64 xvfb dpkg-dev || exit 1
-    toolchain=mingw-w64
+    toolchain=mingw-w64 exe=.exe
     pcre2() {      # Debian's source package: it has no MinGW build of it
         (cd "$folder" && debian_apt bookworm amd64 "$folder/apt" update && debian_apt bookworm amd64 "$folder/apt" source --only-source pcre2) &&
             cmake -S "$folder"/pcre2-10.*/ -B "$folder/pcre2-build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/cmake/mingw-w64.cmake" -DCMAKE_INSTALL_PREFIX="$folder/prefix" -DCMAKE_BUILD_TYPE=Release \
@@ -42,12 +43,13 @@ windows)
 aarch64)
     # shellcheck disable=SC2086
     need_packages $vkmoe_build_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user || exit 1
-    toolchain=aarch64-linux-gnu
+    toolchain=aarch64-linux-gnu exe=""
+    step "PCRE2" debian_root bookworm arm64 "$folder/pcre2" libpcre2-dev
+    cp "$folder/pcre2/root/usr/include/pcre2.h" "$folder/prefix/include/"
+    cp "$folder/pcre2/root/usr/lib/aarch64-linux-gnu/libpcre2-8.a" "$folder/prefix/lib/"
     # Debian 12's lavapipe does not do: its compiler (LLVM 15) gives up on some kernels on ARM64
-    step "ARM64 packages" debian_root trixie arm64 "$folder/arm64" mesa-vulkan-drivers libvulkan1 libpcre2-dev
+    step "lavapipe" debian_root trixie arm64 "$folder/arm64" mesa-vulkan-drivers libvulkan1 libstdc++6
     arm=$folder/arm64/root
-    cp "$arm/usr/include/pcre2.h" "$folder/prefix/include/"
-    cp "$arm"/usr/lib/aarch64-linux-gnu/libpcre2-8.a "$folder/prefix/lib/"
     ;;
 esac
 for headers in vulkan vk_video; do ln -sfn "/usr/include/$headers" "$folder/prefix/include/$headers"; done
@@ -73,18 +75,17 @@ step "exported is vkm_*" symbols
 # ---- run
 case $target in
 windows)
-    export WINEPREFIX=$folder/wine WINEDEBUG=-all DISPLAY="" exe=.exe
-    step "wine" timeout 300 wine wineboot -i
-    exec 3< <(exec Xvfb -displayfd 1 -screen 0 640x480x24 -nolisten tcp 2>/dev/null)      # wine's Vulkan wants a display
+    # wine's Vulkan wants a display, from the beginning
+    exec 3< <(exec Xvfb -displayfd 1 -screen 0 640x480x24 -nolisten tcp 2>/dev/null)
     display=$!
+    trap 'kill "$display" 2>/dev/null' EXIT
     read -r number <&3
-    trap 'kill "$display" 2>/dev/null; wineserver -k 2>/dev/null' EXIT
-    export DISPLAY=:$number
+    export WINEPREFIX=$folder/wine WINEDEBUG=-all DISPLAY=:$number
+    step "wine" timeout 300 wine wineboot -i
     emulator=(wine)
     ;;
 aarch64)
-    export VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.json exe=""
-    [ -e "$arm$VK_ICD_FILENAMES" ] || VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.aarch64.json
+    export VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.json
     emulator=(qemu-aarch64 -L "$arm")
     ;;
 esac
@@ -93,10 +94,9 @@ story() { timeout -k 5 600 "${emulator[@]}" "$folder/build/vkmoe$exe" run -n 20 
 step "the program" story
 tail -n 1 "$folder/log"
 export VKMOE_TEST_BRIEF=1
-for suite in "$folder"/build/tests/test_*; do
-    case $suite in *.exe) ;; *.*) continue ;; esac
-    [ -x "$suite" ] || continue
-    name=$(basename "$suite" .exe)
+[ $# != 0 ] || for suite in "$folder"/build/tests/test_*"$exe"; do set -- "$@" "$(basename "$suite" .exe)"; done
+for name; do
+    suite=$folder/build/tests/$name$exe
     timeout -k 5 600 "${emulator[@]}" "$suite" </dev/null >"$folder/$name.log" 2>&1
     line=$(grep -a 'Synthesis: Tested:' "$folder/$name.log" | tail -n 1)
     if [ -z "$line" ]; then failed=$((failed + 1)); note "$name" "FAILED: it crashed, or took longer than 600 s"; continue; fi
