@@ -44,12 +44,12 @@ struct vkm_push_matmul {
 #define VKM_EPILOGUE_BIASED 16          /* pairs have biases (rows do where tab_bias says so) */
 #define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
 #define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
-#define VKM_ACT_NONE 0
-#define VKM_ACT_SILU 1
-#define VKM_ACT_GELU_TANH 2
-#define VKM_ACT_GELU_ERF 3
-#define VKM_ACT_RELU 4
-#define VKM_ACT_RELU2 5
+#define VKM_ACT_SILU 0
+#define VKM_ACT_GELU_TANH 1
+#define VKM_ACT_GELU_ERF 2
+#define VKM_ACT_RELU 3
+#define VKM_ACT_RELU2 4
+#define VKM_ACT_NONE 7
 
 /* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row. halve: -> f16; VKM_HALVED_WORDS a row */
 struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };

@@ -129,8 +129,7 @@ static struct vkm_weight matrix(const struct vkm_type *type, uint32_t rows, uint
 static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, const struct vkm_type *type, vkm_error *err)
 {
     struct vkm_moe *m = &p->moe;
-    *m = (struct vkm_moe){.n_expert = s->n_expert, .n_used = s->n_used, .n_embd = s->n_embd, .score = s->score, .renormalise = s->renormalise, .weight_scale = 1, .shared_gated = s->shared_gated,
-                          .act = {.act = VKM_ACT_SILU}, .bias = VKM_FFN_UNBIASED, .shared_bias = VKM_FFN_UNBIASED};
+    *m = (struct vkm_moe){.n_expert = s->n_expert, .n_used = s->n_used, .n_embd = s->n_embd, .score = s->score, .renormalise = s->renormalise, .weight_scale = 1, .shared_gated = s->shared_gated};
     m->router = matrix(bench_type_find("f32", 3), s->n_expert + s->shared_gated, s->n_embd, 1, false);
     m->gate_up = matrix(type, s->n_ff, s->n_embd, s->n_expert, true);
     m->down = matrix(type, s->n_embd, s->n_ff, s->n_expert, false);

@@ -143,7 +143,7 @@ static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint
     vkm_reads_words(b, &step, d->perm, rows);
     vkm_reads_words(b, &step, d->scale, rows);
     vkm_writes(b, &step, d->y, rows);
-    return vkm_matmul_step(b, "moe_down", &d->w, sizes[c], 0, &step, "tiles");
+    return vkm_matmul_step(b, "moe_down", &d->w, sizes[c], VKM_ACT_NONE << VKM_EPILOGUE_ACT, &step, "tiles");
 }
 
 /* Whether small tiles of these weights are multiplied as integers unless a tuning says otherwise. */

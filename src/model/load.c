@@ -171,8 +171,7 @@ static vkm_result load_moe(struct loader *l, struct vkm_moe *moe)
 {
     const struct vkm_hparams *h = &l->m->h;
     *moe = (struct vkm_moe){.n_expert = h->n_expert, .n_used = h->n_used, .n_embd = h->n_embd, .score = h->arch->softmax_selected ? VKM_SCORE_SELECTED : VKM_SCORE_SOFTMAX,
-                            .renormalise = h->arch->renormalise, .weight_scale = h->weight_scale,
-                            .act = {.act = VKM_ACT_SILU}, .bias = VKM_FFN_UNBIASED, .shared_bias = VKM_FFN_UNBIASED};
+                            .renormalise = h->arch->renormalise, .weight_scale = h->weight_scale};
     const struct vkm_gguf_tensor *shared = find(l, "ffn_up_shexp.weight");
     moe->shared_gated = shared && h->arch->shared_gated;
     TRY(router(l, moe, h->n_embd));

@@ -68,12 +68,12 @@ static vkm_result glu(struct vkm_build *b, const char *label, const struct vkm_e
 }
 
 /* An expert's epilogues: `act` where the activation is (gate|up, or up alone), nothing but bias and weight elsewhere. */
-static struct vkm_epilogue finish(const struct vkm_moe *m, bool activates, bool routed, uint32_t tab_bias)
+static struct vkm_epilogue finish(const struct vkm_moe *m, bool activates, bool routed, struct vkm_bias bias)
 {
     struct vkm_epilogue e = {.act = VKM_ACT_NONE};
     if (activates) e = m->act;
     e.weight_first = routed && m->act.weight_first;
-    e.tab_bias = tab_bias;
+    e.tab_bias = bias.there ? bias.tab : VKM_NONE;
     return e;
 }
 

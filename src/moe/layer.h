@@ -4,9 +4,9 @@
 
 #include "router.h"
 
-/* Words into the tables or VKM_NONE. Of gate and up together [n_expert][2][n_ff] in `gate`; else [n_expert][n_ff] in each; down [n_expert][n_embd] */
-struct vkm_ffn_bias { uint32_t gate, up, down; };
-#define VKM_FFN_UNBIASED {VKM_NONE, VKM_NONE, VKM_NONE}
+/* Where biases are in the tables. Of gate and up together [n_expert][2][n_ff] in `gate`; else [n_expert][n_ff] in each; down [n_expert][n_embd] */
+struct vkm_bias { bool there; uint32_t tab; };
+struct vkm_ffn_bias { struct vkm_bias gate, up, down; };
 
 struct vkm_moe {
     uint32_t n_expert, n_used, n_embd;

@@ -36,16 +36,16 @@ static vkm_result place(const struct placer *p, struct vkm_weight *w, const stru
     return vkm_plan_add(p->plan, w, sources, n, name, p->err);
 }
 
-static vkm_result table(const struct placer *p, const float *v, size_t n, uint32_t *at)
+static vkm_result table(const struct placer *p, const float *v, size_t n, struct vkm_bias *to)
 {
-    *at = v ? vkm_plan_table(p->plan, v, (uint32_t)n) : VKM_NONE;
-    return v && *at == VKM_NONE ? vkm_fail(p->err, VKM_ERR_HOST_MEMORY, "out of host memory") : VKM_OK;
+    if (!v) return VKM_OK;
+    *to = (struct vkm_bias){true, vkm_plan_table(p->plan, v, (uint32_t)n)};
+    return to->tab == VKM_NONE ? vkm_fail(p->err, VKM_ERR_HOST_MEMORY, "out of host memory") : VKM_OK;
 }
 
 /* Of gate and up together: [experts][2][rows], zeros where one has none. */
-static vkm_result pair_table(const struct placer *p, const float *gate, const float *up, uint32_t rows, uint32_t experts, uint32_t *at)
+static vkm_result pair_table(const struct placer *p, const float *gate, const float *up, uint32_t rows, uint32_t experts, struct vkm_bias *to)
 {
-    *at = VKM_NONE;
     if (!gate && !up) return VKM_OK;
     float *both = calloc((size_t)experts * 2 * rows, sizeof *both);
     if (!both) return vkm_fail(p->err, VKM_ERR_HOST_MEMORY, "out of host memory");
@@ -53,7 +53,7 @@ static vkm_result pair_table(const struct placer *p, const float *gate, const fl
         if (gate) memcpy(both + (size_t)2 * e * rows, gate + (size_t)e * rows, rows * sizeof *both);
         if (up)   memcpy(both + (size_t)(2 * e + 1) * rows, up + (size_t)e * rows, rows * sizeof *both);
     }
-    vkm_result r = table(p, both, (size_t)experts * 2 * rows, at);
+    vkm_result r = table(p, both, (size_t)experts * 2 * rows, to);
     free(both);
     return r;
 }
@@ -73,7 +73,6 @@ static vkm_result place_ffn(const struct placer *p, const struct ffn *f)
     const uint32_t n_embd = p->desc->n_embd;
     const struct vkm_type *gate_type = NULL, *up_type, *down_type;
     struct vkm_source pair[2], down;
-    *f->bias = (struct vkm_ffn_bias)VKM_FFN_UNBIASED;
     if (f->gate->data) TRY(matrix(p, f->gate, f->gate_name, f->width, n_embd, f->experts, &gate_type, &pair[0]));
     else if (f->gate_bias) return vkm_fail(p->err, VKM_ERR_ARGUMENT, "MoE layer: there is a bias of %s, and no such matrix", f->gate_name);
     TRY(matrix(p, f->up, f->up_name, f->width, n_embd, f->experts, &up_type, &pair[1]));
@@ -129,7 +128,6 @@ vkm_result vkm_moe_place_weights(const vkm_moe_layer_desc *d, const vkm_moe_weig
     moe->n_expert = d->n_expert;
     moe->n_embd = d->n_embd;
     moe->shared_gated = w->shared_router != NULL;
-    moe->shared_bias = (struct vkm_ffn_bias)VKM_FFN_UNBIASED;
     TRY(activation(d, w->gate.data != NULL, &moe->act, err));
     if (!d->n_ff_shared && (w->shared_gate.data || w->shared_up.data || w->shared_down.data || w->shared_gate_bias || w->shared_up_bias || w->shared_down_bias || w->shared_router))
         return vkm_fail(err, VKM_ERR_ARGUMENT, "MoE layer: there are weights of a shared expert, and n_ff_shared is 0");
