@@ -858,6 +858,7 @@ Test(layer, in_one_kernel)
 
 Test(layer, rows_reach_their_experts)
 {
+    FIRST_DRIVER_ONLY();
     static const struct { const char *what; vkm_router_desc d; } kinds[] = {
         {"top-k", {SIZE, .n_used = 2, .score = VKM_ROUTER_SIGMOID, .renormalise = VKM_RENORMALISE_CHOSEN}},
         {"capacity", {SIZE, .n_used = 2, .capacity = VKM_CAPACITY_POSITION, .capacity_factor = 0.6f}},
