@@ -22,6 +22,8 @@ done
 
 # shellcheck disable=SC2086
 need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev libvulkan-volk-dev vulkan-validationlayers spirv-tools jq || exit 1
+
+need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev vulkan-validationlayers spirv-tools jq libglfw3-dev zlib1g-dev || exit 1
 swiftshader() { ls "${VKMOE_SWIFTSHADER_ICD:-/none}" /usr/lib/chromium/vk_swiftshader_icd.json /usr/share/vulkan/icd.d/vk_swiftshader_icd.json 2>/dev/null | head -n 1; }
 [ ${#icds[@]} -gt 0 ] || [ -n "$(swiftshader)" ] || need_packages chromium    # has SwiftShader; nothing else of it is used
 
@@ -148,6 +150,7 @@ for icd in "${icds[@]}"; do
     if [ "$icd" = "${icds[0]}" ]; then first=1; else export VKMOE_TEST_BRIEF=1; fi
     if [ -n "$first" ]; then      # the package and the program
         begin_script test_install tests/test_install.sh build-test
+        begin_script test_engine tests/test_engine.sh build-test
         program=build-test/vkmoe
         if [ -z "$fast" ]; then
             program=$out/vkmoe
@@ -171,6 +174,7 @@ for icd in "${icds[@]}"; do
 done
 if [ ${#icds[@]} -gt 0 ]; then
     end_script test_install ", $(driver_name "${icds[0]}")"
+    end_script test_engine ", $(driver_name "${icds[0]}")"
     end_script test_cli ", $(driver_name "${icds[0]}")$([ -n "$fast" ] || echo ", sanitizers")"
 fi
 finish

@@ -22,6 +22,7 @@ static const char usage[] =
     "  --validation            with VK_LAYER_KHRONOS_validation; its messages make the program fail\n"
     "  --headless              no window:\n"
     "    --frames N            frames of each mode; default 300\n"
+    "    --tokens N            more frames of a mode that speaks, until so many tokens have come\n"
     "    --png FILE            the last frame as a picture\n"
     "    --json FILE           frame times and tokens; - is standard output\n"
     "keys: [ ] budget, + - characters, space off / budget / free, escape ends\n";
@@ -29,7 +30,7 @@ static const char usage[] =
 struct options {
     const char *model, *device, *png, *json;
     double budget_ms, pause;         /* pause: negative where it was not said */
-    uint32_t characters, frames, n_modes;
+    uint32_t characters, frames, tokens, n_modes;
     enum inference modes[INFERENCE_MODES];
     bool monologue, validation, headless;
 };
@@ -155,9 +156,11 @@ static void run_headless(struct app *a, struct report *report)
         for (uint32_t k = 0; k < NOT_COUNTED; k++) run_frame(a, NULL);
         double begin = a->began;
         uint64_t tokens = talk_tokens(a->talk);
-        for (uint32_t k = 0; k < a->options.frames; k++) run_frame(a, phase);
+        for (uint32_t k = 0; k < a->options.frames || (phase->inference != INFERENCE_OFF && phase->tokens < a->options.tokens); k++) {
+            run_frame(a, phase);
+            phase->tokens = talk_tokens(a->talk) - tokens;
+        }
         phase->seconds = a->began - begin;
-        phase->tokens = talk_tokens(a->talk) - tokens;
     }
     VK(vkDeviceWaitIdle(a->gpu.device));
 }
@@ -204,6 +207,7 @@ static struct options parse(int argc, char **argv)
         else if (!strcmp(name, "--budget-ms"))  o.budget_ms = number(name, value, 0.01, 10000);
         else if (!strcmp(name, "--pause"))      o.pause = number(name, value, 0, 3600);
         else if (!strcmp(name, "--characters")) o.characters = (uint32_t)number(name, value, 1, MOST_PEOPLE);
+        else if (!strcmp(name, "--tokens"))     o.tokens = (uint32_t)number(name, value, 0, 1e9);
         else if (!strcmp(name, "--frames"))     o.frames = (uint32_t)number(name, value, 1, 1e6);
         else die("there is no option %s\n%s", name, usage);
     }

@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PROMPT = 192, MOST_ANSWER = 90, ANSWER_BYTES = 480, KEPT = 16 };
+enum { MOST_PROMPT = 192, MOST_ANSWER = 90, ANSWER_BYTES = 480 };
 
 struct speaker {
     struct speech speech;                    /* as it is shown: points into the texts below */
     char question[128], answer[ANSWER_BYTES];
     char next_question[128];                 /* asked, but nothing was answered yet: what was said last stays to be read */
     vkm_detokenizer *words;
-    bool is_asked, is_quoted;                /* a generation is queued; its closing quote was seen */
+    bool is_asked, is_quoted;                /* a generation is queued; the answer ended with its quote, and so a talk can go on behind it */
     bool ends_line;                          /* the last token had the line's end in it */
     uint32_t n_asked;
     double since;                            /* when the last answer ended */
@@ -81,7 +81,7 @@ void talk_destroy(struct talk *t)
 
 /* ---------------------------------------------------------------- asking */
 
-/* Queues a question and its answer for a sequence, behind what was said before; or after the scene, where that is new or the context is nearly full. */
+/* Queues a question and its answer for a sequence, behind what was said before; or behind the scene, where nothing was, or it was cut off, or the context is nearly full. */
 static void ask(struct talk *t, uint32_t seq)
 {
     vkm_error err = {0};
@@ -89,7 +89,7 @@ static void ask(struct talk *t, uint32_t seq)
     struct speaker *s = &t->speakers[seq];
     char text[512];
     int n = 0;
-    if (vkm_session_n_past(t->session, seq) + MOST_PROMPT + MOST_ANSWER > vkm_session_n_ctx(t->session) || t->params.monologue) MUST(vkm_session_rewind(t->session, seq, 0, &err));
+    if (!s->is_quoted || vkm_session_n_past(t->session, seq) + MOST_PROMPT + MOST_ANSWER > vkm_session_n_ctx(t->session)) MUST(vkm_session_rewind(t->session, seq, 0, &err));
     if (vkm_session_n_past(t->session, seq) == 0)
         n = snprintf(text, sizeof text, "It is a rainy autumn evening at the Gilded Goose in Alderbrook. %s the %s and a traveller are talking.\n\n", p->name, p->trade);
     else if (!s->ends_line) n = snprintf(text, sizeof text, "\n");
@@ -155,7 +155,8 @@ static bool on_token(void *user, uint32_t seq, int32_t token)
     }
     memcpy(s->answer + used, text, n);
     s->answer[used + n] = 0;
-    return t->params.monologue || !quote;
+    s->is_quoted = quote && !t->params.monologue;
+    return !s->is_quoted;
 }
 
 void talk_record(struct talk *t, VkCommandBuffer commands, double budget_ms, vkm_slice *slice)
