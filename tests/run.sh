@@ -21,9 +21,7 @@ while [ $# -gt 0 ]; do
 done
 
 # shellcheck disable=SC2086
-need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev libvulkan-volk-dev vulkan-validationlayers spirv-tools jq || exit 1
-
-need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev vulkan-validationlayers spirv-tools jq libglfw3-dev zlib1g-dev || exit 1
+need_packages $vkmoe_build_packages $vkmoe_driver_packages libcriterion-dev libvulkan-volk-dev libglfw3-dev zlib1g-dev vulkan-validationlayers spirv-tools jq || exit 1
 swiftshader() { ls "${VKMOE_SWIFTSHADER_ICD:-/none}" /usr/lib/chromium/vk_swiftshader_icd.json /usr/share/vulkan/icd.d/vk_swiftshader_icd.json 2>/dev/null | head -n 1; }
 [ ${#icds[@]} -gt 0 ] || [ -n "$(swiftshader)" ] || need_packages chromium    # has SwiftShader; nothing else of it is used
 
