@@ -456,6 +456,17 @@ Test(layer, buffers_as_the_caller_has_them)
     caller_close(&c);
 }
 
+/* Runs the layer on x of NaN, which is what it leaves in its workspace. */
+static void run_on_nan(struct rig *r, struct caller *c, uint32_t n)
+{
+    vkm_error err = {0};
+    const vkm_moe_io io = io_of(c);
+    memset(c->map, 0xff, CALLER_BYTES);
+    VkCommandBuffer commands = caller_begin(c);
+    OK(vkm_moe_layer_record(r->layer, commands, &io, n, &err));
+    caller_end(c, commands, 1);
+}
+
 /* Layers of one model share a workspace, and two of one's weights do not; either may go first. */
 Test(layer, workspaces_and_weights_are_shared)
 {
@@ -475,6 +486,7 @@ Test(layer, workspaces_and_weights_are_shared)
     cr_expect_eq(b.layer->workspace, a.layer->workspace);
     for (int i = 0; i < 2; i++) {                                  /* each leaves what it does in the other's padding */
         check_tokens(&a, &c, 9, NMSE_F32);
+        run_on_nan(&a, &c, 9);
         check_tokens(&b, &c, 9, NMSE_F32);
     }
     vkm_moe_layer_desc more = {.struct_size = sizeof more, .weights_of = a.layer, .max_tokens = 9, .workspace_of = b.layer};
