@@ -102,7 +102,7 @@ uses_device() { grep -qE '(driver|harness|caller)\.h|vkm_device_create' "tests/$
 
 build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g" || finish
 if [ -n "$fast" ]; then note "sanitizers" "left out: --fast"
-else build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined -DVKMOE_SPIRV_DIR=build-test/spirv || finish; fi
+else build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined -DVKMOE_EXAMPLES=OFF -DVKMOE_SPIRV_DIR=build-test/spirv || finish; fi
 suites=$(cd tests && ls test_*.c | sed 's/\.c$//')
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 if [ ${#icds[@]} = 0 ]; then
