@@ -1,9 +1,10 @@
 /* What the suites of model, session and kernels share: a model on a device, and what the reference in double precision says about it.
- * VKMOE_TEST_FULL: larger sets of combinations. VKMOE_TEST_BRIEF: without those that test again what was tested on another driver. VKMOE_TEST_NUMBERS: every error that was measured goes to stderr.
+ * VKMOE_TEST_NUMBERS: every error that was measured goes to stderr.
  * VKMOE_TEST_FIND_SEED: where a model's seed leads to a near tie in the router, looks for the next that does not and tells it. */
 #ifndef VKM_TESTS_HARNESS_H
 #define VKM_TESTS_HARNESS_H
 
+#include "effort.h"
 #include "driver.h"
 #include "model/session.h"
 #include "reference/compare.h"
@@ -24,8 +25,6 @@ static const struct { uint32_t id; const char *name; } types[] = {
     {REF_F32, "F32"}, {REF_F16, "F16"}, {REF_BF16, "BF16"}, {REF_Q4_0, "Q4_0"}, {REF_Q4_1, "Q4_1"}, {REF_Q5_0, "Q5_0"}, {REF_Q5_1, "Q5_1"}, {REF_Q8_0, "Q8_0"},
     {REF_Q4_K, "Q4_K"}, {REF_Q5_K, "Q5_K"}, {REF_Q6_K, "Q6_K"}};
 
-static inline bool full(void) { return getenv("VKMOE_TEST_FULL") != NULL; }
-#define FIRST_DRIVER_ONLY() do { if (getenv("VKMOE_TEST_BRIEF") && !full()) cr_skip_test("on the first driver only"); } while (0)
 
 /* ---------------------------------------------------------------- a model file and its right answers */
 

@@ -273,7 +273,7 @@ Test(frame, ends)
 /* An end-of-generation token ends a sequence in the middle of a slice that goes further. Hot sequences, of which some meet one with some seed. */
 Test(frame, end_of_generation)
 {
-    FIRST_DRIVER_ONLY();
+    FULL_ONLY();
     struct rig r;
     vkm_error err = {0};
     struct talk right, t = {0};

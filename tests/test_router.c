@@ -1,5 +1,6 @@
 /* Routers by description, from logits to ids, weights, sorted rows, sums and statistics: every rule against plain C in double precision, and both against what published models make of the same logits. */
 #include "driver.h"
+#include "effort.h"
 #include "moe/layer.h"
 #include "reference/rng.h"
 #include "reference/router.h"
@@ -9,9 +10,6 @@
 #define TABLE_WORDS 8192u
 #define CANARY 0xc0ffee11u
 #define WIDTH 40u                        /* of rows that are mixed and added up: no multiple of 32 */
-
-/* as in harness.h */
-#define FIRST_DRIVER_ONLY() do { if (getenv("VKMOE_TEST_BRIEF") && !getenv("VKMOE_TEST_FULL")) cr_skip_test("on the first driver only"); } while (0)
 
 static const struct { const char *caps; bool gpu_shape; } devices[] = {{NULL, false}, {"baseline", true}};
 
@@ -400,7 +398,7 @@ static void check_edges(size_t device)
     close_bench(&t);
 }
 Test(edges, all) { check_edges(0); }
-Test(edges, all_baseline) { FIRST_DRIVER_ONLY(); check_edges(1); }
+Test(edges, all_baseline) { FULL_ONLY(); check_edges(1); }
 
 /* NaN and infinities: ids in range and different, weights numbers, all as the rules say of them. What float32 loses of a softmax double precision loses too here: else they tie differently. */
 Test(edges, hostile_logits)
@@ -417,7 +415,7 @@ Test(edges, hostile_logits)
         {SIZE, .select = VKM_SELECT_HIERARCHICAL, .score = VKM_ROUTER_SELECTED, .n_used = 2, .n_groups = 2, .n_groups_used = 1}, {SIZE, .select = VKM_SELECT_HIERARCHICAL, .n_used = 6, .n_groups = 2, .n_groups_used = 2}};
     enum { CASES = sizeof z / sizeof z[0] };
     make_arrays();
-    for (size_t device = 0; device < VKM_COUNT(devices); device++) {
+    for (size_t device = 0; device < (full() ? VKM_COUNT(devices) : 1); device++) {
         struct bench t;
         open_bench(&t, device);
         for (size_t i = 0; i < VKM_COUNT(hostile); i++) {
@@ -442,7 +440,7 @@ Test(edges, hostile_logits)
 /* A token's ids and weights are the same bits alone and among others, and with or without statistics. */
 Test(edges, alone_and_among_others)
 {
-    FIRST_DRIVER_ONLY();
+    FULL_ONLY();
     static struct tokens k;
     struct bench t;
     make_arrays();
