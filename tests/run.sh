@@ -4,7 +4,8 @@
 # On the first driver what parses, allocates or frees is tested under ASan and UBSan, and only so: most of the time goes to the drivers' compilers.
 # ThreadSanitizer watches tests/threads.c, which needs no driver.
 # Ends with the line "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
-#   tests/run.sh [--fast] [--icd FILE.json]...     --fast: no sanitizers.  --icd: these drivers instead, e.g. /usr/share/vulkan/icd.d/nvidia_icd.json
+# What compiles for long is left out and said to be skipped, so that all of it takes less than ten minutes on two cores; --full (VKMOE_TEST_FULL) has everything on every driver.
+#   tests/run.sh [--fast|--full] [--icd FILE.json]...     --fast: no sanitizers.  --icd: these drivers instead, e.g. /usr/share/vulkan/icd.d/nvidia_icd.json
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
@@ -14,8 +15,9 @@ fast="" icds=()
 while [ $# -gt 0 ]; do
     case $1 in
     --fast) fast=1 ;;
+    --full) export VKMOE_TEST_FULL=1 ;;
     --icd) [ -f "${2:-}" ] || { echo "--icd needs the file of a Vulkan driver" >&2; exit 2; }; icds+=("$(readlink -f "$2")"); shift ;;
-    *) echo "usage: tests/run.sh [--fast] [--icd FILE.json]..." >&2; exit 2 ;;
+    *) echo "usage: tests/run.sh [--fast|--full] [--icd FILE.json]..." >&2; exit 2 ;;
     esac
     shift
 done
@@ -160,11 +162,16 @@ for icd in "${icds[@]}"; do
     for name in $suites; do
         uses_device "$name" || continue
         # what these test is the same on every driver: files, threads, the program's figures
-        case $first:$name in :test_load | :test_bench_layer) skip "$name, $(driver_name "$icd")" "on the first driver only"; continue ;; esac
+        case ${VKMOE_TEST_FULL:-}$first:$name in :test_load | :test_bench_layer | :test_sequences | :test_frame) skip "$name, $(driver_name "$icd")" "on the first driver only"; continue ;; esac
         if [ -n "$fast" ] || [ -z "$first" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
         case $name in      # numbers that come out of kernels are not that; of models the variants of files are
         test_model) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(features)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'features/*' ;;
         test_session) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'sampling/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(sampling)/*' ;;
+        test_frame) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'frame/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(frame)/*' ;;
+        test_layer)     # thousands of small allocations where a layer is made
+            suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'layer/!(says_what_is_wrong|workspaces_and_weights_are_shared)'
+            sanitized "$name" "$(driver_name "$icd")" --filter 'layer/@(says_what_is_wrong|workspaces_and_weights_are_shared)' ;;
+        test_router) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(descriptions)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'descriptions/*' ;;
         test_kernels | test_bench_layer) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" ;;
         *) sanitized "$name" "$(driver_name "$icd")" ;;
         esac

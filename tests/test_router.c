@@ -397,12 +397,13 @@ static void check_edges(size_t device)
     check(&t, &most);
     close_bench(&t);
 }
-Test(edges, all) { check_edges(0); }
+Test(edges, all) { FULL_ONLY(); check_edges(0); }
 Test(edges, all_baseline) { FULL_ONLY(); check_edges(1); }
 
 /* NaN and infinities: ids in range and different, weights numbers, all as the rules say of them. What float32 loses of a softmax double precision loses too here: else they tie differently. */
 Test(edges, hostile_logits)
 {
+    FIRST_DRIVER_ONLY();
     static const float I = INFINITY, N = NAN, M = 3.4e38f;
     static const float z[][8] = {{1, 1, 1, 1, 1, 1, 1, 1}, {-0.0f, 0.0f, -0.0f, 0.0f, 0, 0, 0, 0}, {N, 1, 2, 3, 4, 5, 6, 7}, {N, N, N, 0.5f, N, N, 0.25f, N}, {N, N, N, N, N, 2, N, N}, {-N, 1, -N, 0, 3, 0, 0, 0},
                                 {N, N, N, N, N, N, N, N}, {0, 1, I, 3, 4, 5, 6, 7}, {I, I, I, I, I, I, I, I}, {-I, 1, -I, -I, -I, -I, -I, 0.5f}, {-I, -I, -I, -I, -I, -I, -I, -I}, {-I, N, I, -I, N, I, 0, 1},
