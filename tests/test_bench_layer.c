@@ -1,5 +1,6 @@
 /* The measuring half of bench: synthetic weights of every type, routings, what is counted, and the whole of `bench layer` and `bench roofline` on small shapes. */
 #include "driver.h"
+#include "effort.h"
 #include "cli/bench_device.h"
 #include <math.h>
 
@@ -92,7 +93,7 @@ static void check_weights(const char *caps)
     driver_close(device, &log);
 }
 Test(bench_weights, sane_in_every_type) { check_weights(NULL); }
-Test(bench_weights, sane_in_many_slabs) { check_weights("range=1048576,slabs=6"); }
+Test(bench_weights, sane_in_many_slabs) { FULL_ONLY(); check_weights("range=1048576,slabs=6"); }
 Test(bench_weights, sane_in_planes) { check_weights("scalar"); }
 
 Test(bench_weights, types_for_narrow_matrices)
@@ -252,7 +253,7 @@ static void check_layer(const char *caps)
 }
 Test(bench_layer, tiny_shape) { check_layer(NULL); }
 Test(bench_layer, tiny_shape_scalar_loads) { check_layer("scalar"); }
-Test(bench_layer, tiny_shape_staged_and_limited) { check_layer("baseline,staged,range=4194304"); }
+Test(bench_layer, tiny_shape_staged_and_limited) { FULL_ONLY(); check_layer("baseline,staged,range=4194304"); }
 
 Test(bench_layer, what_does_not_fit_is_said)
 {

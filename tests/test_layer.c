@@ -308,6 +308,7 @@ Test(layer, experts_of_every_kind)
 
 Test(layer, tensor_types_of_every_kind)
 {
+    FIRST_DRIVER_ONLY();
     static const struct kind all[] = {
         {"Q4_K", VKM_ACTIVATION_SILU, 1.702f, 7, 1, false, true, false, true, REF_Q4_K, REF_Q4_K, REF_Q4_K, 0, false, 256, 256, 4, 2, 4},
         {"Q8_0 and Q5_0", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, REF_Q8_0, REF_Q5_0, REF_Q8_0, 0, false, 96, 64, 4, 2, 4},
@@ -406,6 +407,7 @@ static void put_rows(struct caller *c, size_t at, size_t stride, const float *x,
 /* y may be x; may be added to; rows may lie apart; and what was recorded once may be executed again, with other barriers or other recordings around it. */
 Test(layer, buffers_as_the_caller_has_them)
 {
+    FIRST_DRIVER_ONLY();
     static const struct kind k = {"buffers", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 32, true, 50, 32, 4, 2, 9};
     enum { N = 9, STRIDE = 224 };
     struct caller c;
