@@ -78,5 +78,6 @@ void main() {
     }
     memoryBarrierBuffer();
     sync();
-    route_few(n, n_used);
+    route_tokens(0, n, n_used);
+    sort(n * n_used);
 }

@@ -12,7 +12,7 @@ layout(constant_id = 6) const uint LOGIT_PARTS_ = 1;
 #include "topk.glsl"
 
 void main() {
-    uint n_used = min(push.n_used, 32u);
-    if (push.few == 0) route(gl_WorkGroupID.x, 0, n_used);
-    else route_few(min(push.few, VKM_FEW_ROWS), n_used);
+    uint n_used = min(push.n_used, 32u), few = min(push.few, VKM_FEW_ROWS);
+    route_tokens(gl_WorkGroupID.x, max(few, 1), n_used);
+    if (few != 0) sort(few * n_used);
 }

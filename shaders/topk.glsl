@@ -30,6 +30,7 @@ float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fff
 /* Of row e of the router: its parts are added in order, their loads issued together. */
 float logit(uint logits, uint e) {
     float sum = ws.f[logits + e];
+    if (LOGIT_PARTS == 1) return sum;          /* a loop of no rounds is compiled all the same */
     for (uint first = 1; first < LOGIT_PARTS; first += 16) {
         float part[16];
         [[unroll]] for (int i = 0; i < 16; i++) part[i] = ws.f[logits + min(first + i, LOGIT_PARTS - 1) * TOPK.ld_logits + e];
@@ -151,11 +152,10 @@ void sort(uint n) {
     }
 }
 
-/* All of n tokens, by one workgroup. */
-void route_few(uint n, uint n_used) {
+/* n tokens from `first` on, by one workgroup. */
+void route_tokens(uint first, uint n, uint n_used) {
     for (uint t = 0; t < n; t++) {
-        route(t, t * n_used, n_used);
+        route(first + t, t * n_used, n_used);
         sync();
     }
-    sort(n * n_used);
 }
