@@ -28,7 +28,7 @@ static inline uint32_t vkm_div_up(uint32_t a, uint32_t b) { return a / b + (a % 
 typedef struct vkm_text { char *at; size_t size, used; } vkm_text;
 void vkm_textf(vkm_text *t, const char *fmt, ...) VKM_PRINTF(2, 3);
 
-/* file.c. FNV-1a, to be gone on with: VKM_HASH_START first. */
+/* file.c. FNV-1a by words of 8 bytes, to be gone on with (VKM_HASH_START first; the same as of one piece where pieces are whole words): finds damage, not malice. */
 #define VKM_HASH_START 0xcbf29ce484222325u
 uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes);
 /* Writes head and data to a file aside, which then takes the place of `path`: whoever reads sees the old or the new one whole. Folders that are missing are made. */

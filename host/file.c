@@ -7,8 +7,14 @@
 
 uint64_t vkm_hash(uint64_t h, const void *data, size_t bytes)
 {
-    const uint8_t *p = data;
-    for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 0x100000001b3u;
+    const uint8_t *at = data;
+    for (; bytes >= 8; bytes -= 8, at += 8) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        h = (h ^ word) * 0x100000001b3u;
+        h ^= h >> 29;
+    }
+    for (; bytes; bytes--, at++) h = (h ^ *at) * 0x100000001b3u;
     return h;
 }
 

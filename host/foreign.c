@@ -39,12 +39,7 @@ void vkm_record_rows(vkm_device *device, void *commands, const struct vkm_foreig
     }
 }
 
-void vkm_record_zeros(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint64_t bytes)
+void vkm_record_fill(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint64_t bytes, uint32_t word)
 {
-    device->vk.vkCmdFillBuffer(commands, to->handle, offset, bytes, 0);
-}
-
-void vkm_record_word(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint32_t word)
-{
-    device->vk.vkCmdFillBuffer(commands, to->handle, offset, 4, word);
+    device->vk.vkCmdFillBuffer(commands, to->handle, offset, bytes, word);
 }

@@ -53,9 +53,7 @@ void vkm_kernels_destroy(vkm_device *device)
 
 static uint64_t hash_key(const struct vkm_module *module, const uint32_t *spec, uint32_t n_spec)
 {
-    uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)(module - vkm_modules);
-    h = (h ^ n_spec) * 0x100000001b3u;
-    for (uint32_t i = 0; i < n_spec; i++) h = (h ^ spec[i]) * 0x100000001b3u;
+    uint64_t h = vkm_hash(VKM_HASH_START + (uint64_t)(module - vkm_modules), spec, n_spec * sizeof *spec);
     return h ^ h >> 32;
 }
 

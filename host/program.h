@@ -65,8 +65,7 @@ void vkm_record_end(vkm_device *device, void *commands);
 /* Rows between a VkBuffer of the caller's and one of ours; `out`: to the caller's. */
 struct vkm_foreign_rows { uint64_t foreign, foreign_offset, foreign_pitch; vkm_buffer *own; uint64_t own_offset, own_pitch, row_bytes; uint32_t rows; };
 void vkm_record_rows(vkm_device *device, void *commands, const struct vkm_foreign_rows *rows, bool out);
-void vkm_record_zeros(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint64_t bytes);
-void vkm_record_word(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint32_t word);
+void vkm_record_fill(vkm_device *device, void *commands, vkm_buffer *to, uint64_t offset, uint64_t bytes, uint32_t word);
 /* Waits until the ticket (and everything before it) is done. Device lost is VKM_ERR_DEVICE_LOST, naming the program. */
 vkm_result vkm_wait(vkm_device *device, uint64_t ticket, vkm_error *err);
 bool vkm_done(vkm_device *device, uint64_t ticket);                         /* poll */

@@ -145,39 +145,54 @@ for name in $suites; do
     uses_device "$name" && continue
     if [ -n "$fast" ]; then suite "$name" "build-test/tests/$name"; else sanitized "$name" ""; fi
 done
-for icd in "${icds[@]}"; do
-    driver "$icd"
-    first=""
-    if [ "$icd" = "${icds[0]}" ]; then first=1; else export VKMOE_TEST_BRIEF=1; fi
-    if [ -n "$first" ]; then      # the package and the program
-        begin_script test_install tests/test_install.sh build-test
-        begin_script test_engine tests/test_engine.sh build-test
-        program=build-test/vkmoe
-        if [ -z "$fast" ]; then
-            program=$out/vkmoe
-            printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$program"
-            chmod +x "$program"
-        fi
-        begin_script test_cli tests/test_cli.sh "$program" build-test/vkmoe
+# Numbers that come out of kernels are tested without sanitizers, and first: a driver's compiler takes three times as long under them, and what it compiled is in its cache then.
+parts() {   # parts NAME: sets numbers and others, the tests (filters; "all") of each kind
+    numbers="" others=""
+    case $1 in
+    test_kernels | test_bench_layer) numbers=all ;;
+    test_model) numbers='!(features)/*' others='features/*' ;;          # features: variants of files
+    test_session) numbers='sampling/*' others='!(sampling)/*' ;;
+    test_frame) numbers='frame/*' others='!(frame)/*' ;;
+    test_layer) numbers='layer/!(says_what_is_wrong|workspaces_and_weights_are_shared)' others='layer/@(says_what_is_wrong|workspaces_and_weights_are_shared)' ;;   # thousands of small allocations
+    test_router) numbers='!(descriptions)/*' others='descriptions/*' ;;
+    *) others=all ;;
+    esac
+}
+on_driver() {   # on_driver ICD COMMAND...: for every suite that uses a device, with its name
+    local name
+    driver "$1"
+    for name in $suites; do uses_device "$name" && "${@:2}" "$name" "$(driver_name "$1")"; done
+}
+whole() { suite "$1, $2" "build-test/tests/$1"; }
+filter() { [ "$1" = all ] || printf '%s\n' --filter "$1"; }
+plain_part() { parts "$1"; [ -z "$numbers" ] || suite "$1, $2" "build-test/tests/$1" "" $(filter "$numbers"); }
+sanitized_part() { parts "$1"; [ -z "$others" ] || sanitized "$1" "$2" $(filter "$others"); }
+brief() {       # what these test is the same on every driver: files, threads, the program's figures
+    case ${VKMOE_TEST_FULL:-}:$1 in
+    :test_load | :test_bench_layer | :test_sequences | :test_frame) skip "$1, $2" "on the first driver only" ;;
+    *) whole "$@" ;;
+    esac
+}
+
+if [ ${#icds[@]} -gt 0 ]; then
+    driver "${icds[0]}"
+    begin_script test_install tests/test_install.sh build-test
+    begin_script test_engine tests/test_engine.sh build-test
+    set -f      # filters are no files
+    if [ -n "$fast" ]; then
+        begin_script test_cli tests/test_cli.sh build-test/vkmoe build-test/vkmoe
+        on_driver "${icds[0]}" whole
+    else
+        on_driver "${icds[0]}" plain_part
+        printf '#!/bin/sh\nLD_PRELOAD="%s" exec "%s/build-asan/vkmoe" "$@"\n' "$preload" "$root" >"$out/vkmoe"
+        chmod +x "$out/vkmoe"
+        begin_script test_cli tests/test_cli.sh "$out/vkmoe" build-test/vkmoe
+        on_driver "${icds[0]}" sanitized_part
     fi
-    for name in $suites; do
-        uses_device "$name" || continue
-        # what these test is the same on every driver: files, threads, the program's figures
-        case ${VKMOE_TEST_FULL:-}$first:$name in :test_load | :test_bench_layer | :test_sequences | :test_frame) skip "$name, $(driver_name "$icd")" "on the first driver only"; continue ;; esac
-        if [ -n "$fast" ] || [ -z "$first" ]; then suite "$name, $(driver_name "$icd")" "build-test/tests/$name"; continue; fi
-        case $name in      # numbers that come out of kernels are not that; of models the variants of files are
-        test_model) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(features)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'features/*' ;;
-        test_session) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'sampling/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(sampling)/*' ;;
-        test_frame) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'frame/*'; sanitized "$name" "$(driver_name "$icd")" --filter '!(frame)/*' ;;
-        test_layer)     # thousands of small allocations where a layer is made
-            suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter 'layer/!(says_what_is_wrong|workspaces_and_weights_are_shared)'
-            sanitized "$name" "$(driver_name "$icd")" --filter 'layer/@(says_what_is_wrong|workspaces_and_weights_are_shared)' ;;
-        test_router) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" "" --filter '!(descriptions)/*'; sanitized "$name" "$(driver_name "$icd")" --filter 'descriptions/*' ;;
-        test_kernels | test_bench_layer) suite "$name, $(driver_name "$icd")" "build-test/tests/$name" ;;
-        *) sanitized "$name" "$(driver_name "$icd")" ;;
-        esac
-    done
-done
+    set +f
+fi
+export VKMOE_TEST_BRIEF=1
+for icd in "${icds[@]:1}"; do on_driver "$icd" brief; done
 if [ ${#icds[@]} -gt 0 ]; then
     end_script test_install ", $(driver_name "${icds[0]}")"
     end_script test_engine ", $(driver_name "${icds[0]}")"

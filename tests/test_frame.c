@@ -1,10 +1,9 @@
 /* Sessions in a frame: the same bits whatever the slices, prompts that arrive in between, ends, cancelling, slices that are lost, budgets kept, nothing allocated while recording; sequences saved and
  * restored; memory estimated. */
+#include "caller.h"
 #include "harness.h"
 #include "host/internal.h"
 #include "model/frame.h"
-#include <dlfcn.h>
-#include <vulkan/vulkan.h>
 
 enum { N = 4, TOKENS = 12, CTX = 96, MOST = CTX };
 
@@ -349,78 +348,33 @@ Test(frame, shared_beginnings_are_computed_once)
 
 /* A program with its own instance, device, queue, and two frames in flight. */
 struct host {
-    PFN_vkGetInstanceProcAddr get;
-    VkInstance instance;
-    VkDebugUtilsMessengerEXT messenger;
-    VkDevice device;
-    VkQueue queue;
+    struct caller c;
     VkCommandPool pool;
     VkCommandBuffer commands[2];
     VkFence fences[2];
-    uint32_t messages;
-    vkm_wanted *wanted;
     vkm_device *moe;
     struct driver_log log;
 };
-#define VK(h, name) ((PFN_vk##name)(h)->get((h)->instance, "vk" #name))
-
-static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity, VkDebugUtilsMessageTypeFlagsEXT kinds, const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
-{
-    struct host *h = user;
-    (void)severity, (void)kinds;
-    if (strstr(data->pMessage, "pName is trying to grab")) return VK_FALSE;      /* see host/instance.c */
-    h->messages++;
-    fprintf(stderr, "validation: %s\n", data->pMessage);
-    return VK_FALSE;
-}
+#define VK(h, name) CALLER_VK(&(h)->c, name)
 
 static void open_host(struct host *h)
 {
-    vkm_error err = {0};
-    vkm_device_info info;
-    VkPhysicalDevice all[16];
-    uint32_t n = 16;
-    vkm_device *device = driver_open(NULL, &h->log);
-    vkm_device_get_info(device, &info);
-    driver_close(device, &h->log);
     *h = (struct host){0};
-    void *loader = dlopen("libvulkan.so.1", RTLD_NOW);
-    cr_assert(loader);
-    h->get = (PFN_vkGetInstanceProcAddr)dlsym(loader, "vkGetInstanceProcAddr");
-    VkDebugUtilsMessengerCreateInfoEXT messages = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT, .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
-                                                   .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT, .pfnUserCallback = on_message, .pUserData = h};
-    cr_assert_eq(VK(h, CreateInstance)(&(VkInstanceCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pNext = &messages, .pApplicationInfo = &(VkApplicationInfo){.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .apiVersion = VK_API_VERSION_1_3},
-        .enabledLayerCount = 1, .ppEnabledLayerNames = (const char *[]){"VK_LAYER_KHRONOS_validation"}, .enabledExtensionCount = 1, .ppEnabledExtensionNames = (const char *[]){VK_EXT_DEBUG_UTILS_EXTENSION_NAME},
-    }, NULL, &h->instance), VK_SUCCESS);
-    cr_assert_eq(VK(h, CreateDebugUtilsMessengerEXT)(h->instance, &messages, NULL, &h->messenger), VK_SUCCESS);
-    cr_assert(VK(h, EnumeratePhysicalDevices)(h->instance, &n, all) >= 0 && info.index < n);
-    vkm_import import = {.struct_size = sizeof import, .get_instance_proc_addr = (vkm_void_fn (*)(void *, const char *))h->get, .api_version = VK_API_VERSION_1_3, .instance = h->instance, .physical_device = all[info.index]};
-    OK(vkm_wanted_create(&import, &h->wanted, &err));
-    cr_assert_eq(VK(h, CreateDevice)(all[info.index], &(VkDeviceCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .pNext = h->wanted->features, .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &(VkDeviceQueueCreateInfo){.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueFamilyIndex = h->wanted->queue_family, .queueCount = 1, .pQueuePriorities = &(float){1}},
-        .enabledExtensionCount = h->wanted->n_extensions, .ppEnabledExtensionNames = h->wanted->extensions}, NULL, &h->device), VK_SUCCESS);
-    VK(h, GetDeviceQueue)(h->device, h->wanted->queue_family, 0, &h->queue);
-    cr_assert_eq(VK(h, CreateCommandPool)(h->device, &(VkCommandPoolCreateInfo){.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
-                                                     .queueFamilyIndex = h->wanted->queue_family}, NULL, &h->pool), VK_SUCCESS);
-    cr_assert_eq(VK(h, AllocateCommandBuffers)(h->device, &(VkCommandBufferAllocateInfo){.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = h->pool, .commandBufferCount = 2}, h->commands), VK_SUCCESS);
-    for (int i = 0; i < 2; i++) cr_assert_eq(VK(h, CreateFence)(h->device, &(VkFenceCreateInfo){.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .flags = VK_FENCE_CREATE_SIGNALED_BIT}, NULL, &h->fences[i]), VK_SUCCESS);
-    import.device = h->device, import.queue = h->queue, import.queue_family = h->wanted->queue_family, import.features = h->wanted->features, import.extensions = h->wanted->extensions, import.n_extensions = h->wanted->n_extensions;
-    h->log.all = (vkm_text){h->log.text, sizeof h->log.text, 0};
-    OK(vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .import = &import, .log = driver_on_log, .log_user = &h->log}, &h->moe, &err));
+    caller_open_instance(&h->c, VK_API_VERSION_1_3);
+    caller_want(&h->c);
+    cr_assert_eq(VK(h, CreateCommandPool)(h->c.device, &(VkCommandPoolCreateInfo){.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                                       .queueFamilyIndex = h->c.family}, NULL, &h->pool), VK_SUCCESS);
+    cr_assert_eq(VK(h, AllocateCommandBuffers)(h->c.device, &(VkCommandBufferAllocateInfo){.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = h->pool, .commandBufferCount = 2}, h->commands), VK_SUCCESS);
+    for (int i = 0; i < 2; i++) cr_assert_eq(VK(h, CreateFence)(h->c.device, &(VkFenceCreateInfo){.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .flags = VK_FENCE_CREATE_SIGNALED_BIT}, NULL, &h->fences[i]), VK_SUCCESS);
+    h->moe = caller_import(&h->c, NULL, &h->log);
 }
 
 static void close_host(struct host *h)
 {
     vkm_device_destroy(h->moe);
-    vkm_wanted_destroy(h->wanted);
-    for (int i = 0; i < 2; i++) VK(h, DestroyFence)(h->device, h->fences[i], NULL);
-    VK(h, DestroyCommandPool)(h->device, h->pool, NULL);
-    VK(h, DestroyDevice)(h->device, NULL);
-    VK(h, DestroyDebugUtilsMessengerEXT)(h->instance, h->messenger, NULL);
-    VK(h, DestroyInstance)(h->instance, NULL);
-    cr_expect_eq(h->messages, 0);
+    for (int i = 0; i < 2; i++) VK(h, DestroyFence)(h->c.device, h->fences[i], NULL);
+    VK(h, DestroyCommandPool)(h->c.device, h->pool, NULL);
+    caller_close(&h->c);
 }
 
 /* Frame k: waits for the one before the last, whose slice is then completed, and records and submits the next. lost: it is never submitted. False: nothing is left. */
@@ -428,7 +382,7 @@ static bool draw(struct host *h, struct rig *r, uint32_t k, const vkm_budget *bu
 {
     vkm_error err = {0};
     VkCommandBuffer commands = h->commands[k % 2];
-    cr_assert_eq(VK(h, WaitForFences)(h->device, 1, &h->fences[k % 2], VK_TRUE, UINT64_MAX), VK_SUCCESS);
+    cr_assert_eq(VK(h, WaitForFences)(h->c.device, 1, &h->fences[k % 2], VK_TRUE, UINT64_MAX), VK_SUCCESS);
     if (budget && budget->max_us) slices[k % 2].measured_us = slices[k % 2].expected_us;        /* how many frames it takes shall not depend on what else the machine does */
     OK(vkm_session_completed(r->session, &slices[k % 2], listen, t, &err));
     if (slices[k % 2].number && vkm_device_caps(r->device)->timestamp_bits) cr_assert_gt(slices[k % 2].measured_us, 0);
@@ -437,14 +391,14 @@ static bool draw(struct host *h, struct rig *r, uint32_t k, const vkm_budget *bu
     OK(vkm_session_record(r->session, commands, budget, &slices[k % 2], &err));
     cr_assert_eq(VK(h, EndCommandBuffer)(commands), VK_SUCCESS);
     if (lost) {
-        cr_assert_eq(VK(h, WaitForFences)(h->device, 2, h->fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
+        cr_assert_eq(VK(h, WaitForFences)(h->c.device, 2, h->fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
         OK(vkm_session_completed(r->session, &slices[(k + 1) % 2], listen, t, &err));
         OK(vkm_session_discard(r->session, &err));
         slices[0] = slices[1] = (vkm_slice){0};
         return true;
     }
-    cr_assert_eq(VK(h, ResetFences)(h->device, 1, &h->fences[k % 2]), VK_SUCCESS);
-    cr_assert_eq(VK(h, QueueSubmit)(h->queue, 1, &(VkSubmitInfo){.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands}, h->fences[k % 2]), VK_SUCCESS);
+    cr_assert_eq(VK(h, ResetFences)(h->c.device, 1, &h->fences[k % 2]), VK_SUCCESS);
+    cr_assert_eq(VK(h, QueueSubmit)(h->c.queue, 1, &(VkSubmitInfo){.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands}, h->fences[k % 2]), VK_SUCCESS);
     return slices[0].number || slices[1].number;
 }
 
@@ -476,7 +430,7 @@ Test(frame, in_frames_of_a_caller)
         draw(&h, &r, k + 1, NULL, slices, &t, false);
         if (getenv("VKMOE_TEST_NUMBERS")) fprintf(stderr, "turn %u: %u frames\n", turn, k);
         check_same_talk(&right, &t, turn == 0 ? "by dispatches" : turn == 1 ? "by time" : "with dropped frames");
-        cr_assert_eq(VK(&h, WaitForFences)(h.device, 2, h.fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
+        cr_assert_eq(VK(&h, WaitForFences)(h.c.device, 2, h.fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
     }
     /* in flight: what waits is refused, what does not is not */
     vkm_slice slices[2] = {{0}};
@@ -489,7 +443,7 @@ Test(frame, in_frames_of_a_caller)
     FAILS(vkm_session_step(r.session, NULL, &slices[1], NULL, NULL, &err), VKM_ERR_ARGUMENT);
     OK(vkm_session_rewind(r.session, 1, 0, &err));
     OK(vkm_session_cancel(r.session, 0, &err));
-    cr_assert_eq(VK(&h, WaitForFences)(h.device, 2, h.fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
+    cr_assert_eq(VK(&h, WaitForFences)(h.c.device, 2, h.fences, VK_TRUE, UINT64_MAX), VK_SUCCESS);
     memset(&t, 0, sizeof t);
     OK(vkm_session_completed(r.session, &slices[0], listen, &t, &err));
     cr_assert_eq(t.n[0], 0);                                   /* cancelled */
@@ -701,7 +655,7 @@ Test(saved, what_is_not_is_refused)
     memcpy(bad + 72 + 4 * 10, &id, 4);
     uint64_t model, sum;
     memcpy(&model, bad + 16, 8);
-    sum = vkm_hash_words(model, bad + 72, n - 72);
+    sum = vkm_hash(model, bad + 72, n - 72);
     memcpy(bad + 32, &sum, 8);
     FAILS(vkm_session_restore(r.session, 1, bad, n, &err), VKM_ERR_FORMAT);
     cr_assert(strstr(err.message, "vocabulary"), "%s", err.message);

@@ -1,41 +1,23 @@
 /* vkmoe on an instance, a device and a queue that somebody else made: what it uses of them, that it leaves them as they were, and what it says when something is missing. */
+#include "caller.h"
 #include "harness.h"
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <vulkan/vulkan.h>
 
 static const vkm_session_params f32 = {.n_ctx = 64, .kv_type = VKM_KV_F32};
 enum { TOKENS = 12 };
 
-/* A program that has Vulkan already, under the validation layer. */
+/* A program that has Vulkan already, and a lock, host memory and device memory of its own. */
 struct host {
-    PFN_vkGetInstanceProcAddr get;
-    VkInstance instance;
-    VkDebugUtilsMessengerEXT messenger;
-    VkPhysicalDevice physical;
-    VkDevice device;
-    VkQueue queue;
-    uint32_t family, messages;
+    struct caller c;
     pthread_mutex_t mutex;
     uint32_t locks, held, most_held;
     atomic_int allocations, allocated;             /* ever; that are there */
     struct block { VkDeviceMemory memory; uint64_t used, size; uint32_t type; char *map; } blocks[16];
     uint32_t n_blocks, parts, n_parts;             /* parts of them that are there, that ever were */
     VkPhysicalDeviceMemoryProperties memory;
-    vkm_import import;
 };
-#define VK(h, name) ((PFN_vk##name)(h)->get((h)->instance, "vk" #name))
-
-static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity, VkDebugUtilsMessageTypeFlagsEXT kinds, const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
-{
-    struct host *h = user;
-    (void)severity, (void)kinds;
-    if (strstr(data->pMessage, "pName is trying to grab")) return VK_FALSE;      /* see host/instance.c */
-    h->messages++;
-    fprintf(stderr, "validation: %s\n", data->pMessage);
-    return VK_FALSE;
-}
+#define VK(h, name) CALLER_VK(&(h)->c, name)
 
 static void lock(void *user) { struct host *h = user; pthread_mutex_lock(&h->mutex); h->locks++; if (++h->held > h->most_held) h->most_held = h->held; }
 static void unlock(void *user) { struct host *h = user; h->held--; pthread_mutex_unlock(&h->mutex); }
@@ -84,10 +66,10 @@ static int32_t take_memory(void *user, const vkm_memory_request *q, vkm_memory *
     if (b == h->blocks + h->n_blocks) {
         cr_assert_lt(h->n_blocks, VKM_COUNT(h->blocks));
         *b = (struct block){.used = 48, .size = (q->size + q->alignment > 8 << 20 ? q->size + q->alignment : 8 << 20) + 4096, .type = type};
-        VkResult r = VK(h, AllocateMemory)(h->device, &(VkMemoryAllocateInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        VkResult r = VK(h, AllocateMemory)(h->c.device, &(VkMemoryAllocateInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
             .pNext = q->device_address ? &(VkMemoryAllocateFlagsInfo){.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT} : NULL,
             .allocationSize = b->size, .memoryTypeIndex = type}, NULL, &b->memory);
-        if (r == VK_SUCCESS && h->memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) r = VK(h, MapMemory)(h->device, b->memory, 0, VK_WHOLE_SIZE, 0, (void **)&b->map);
+        if (r == VK_SUCCESS && h->memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) r = VK(h, MapMemory)(h->c.device, b->memory, 0, VK_WHOLE_SIZE, 0, (void **)&b->map);
         if (r != VK_SUCCESS) return r;
         h->n_blocks++;
     }
@@ -99,80 +81,35 @@ static int32_t take_memory(void *user, const vkm_memory_request *q, vkm_memory *
 }
 static void give_memory_back(void *user, const vkm_memory *m) { cr_expect_eq(((struct block *)m->user)->memory, (VkDeviceMemory)m->memory); ((struct host *)user)->parts--; }
 
-/* The instance, and the physical device that the other suites test. */
 static void open_instance(struct host *h, uint32_t api)
 {
-    struct driver_log log;
-    vkm_device_info info;
-    vkm_device *device = driver_open(NULL, &log);
-    vkm_device_get_info(device, &info);
-    driver_close(device, &log);
     *h = (struct host){.mutex = PTHREAD_MUTEX_INITIALIZER};
-    void *loader = dlopen("libvulkan.so.1", RTLD_NOW);
-    cr_assert(loader);
-    h->get = (PFN_vkGetInstanceProcAddr)dlsym(loader, "vkGetInstanceProcAddr");
-    VkDebugUtilsMessengerCreateInfoEXT messages = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT, .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
-                                                   .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT, .pfnUserCallback = on_message, .pUserData = h};
-    cr_assert_eq(VK(h, CreateInstance)(&(VkInstanceCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pNext = &messages, .pApplicationInfo = &(VkApplicationInfo){.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .apiVersion = api},
-        .enabledLayerCount = 1, .ppEnabledLayerNames = (const char *[]){"VK_LAYER_KHRONOS_validation"}, .enabledExtensionCount = 1, .ppEnabledExtensionNames = (const char *[]){VK_EXT_DEBUG_UTILS_EXTENSION_NAME},
-    }, NULL, &h->instance), VK_SUCCESS);
-    cr_assert_eq(VK(h, CreateDebugUtilsMessengerEXT)(h->instance, &messages, NULL, &h->messenger), VK_SUCCESS);
-    VkPhysicalDevice all[16];
-    uint32_t n = 16;
-    cr_assert(VK(h, EnumeratePhysicalDevices)(h->instance, &n, all) >= 0 && info.index < n);
-    h->physical = all[info.index];
-    VK(h, GetPhysicalDeviceMemoryProperties)(h->physical, &h->memory);
-    h->import = (vkm_import){.struct_size = sizeof h->import, .get_instance_proc_addr = (vkm_void_fn (*)(void *, const char *))h->get, .api_version = api, .instance = h->instance, .physical_device = h->physical};
+    caller_open_instance(&h->c, api);
+    VK(h, GetPhysicalDeviceMemoryProperties)(h->c.physical, &h->memory);
+    h->c.import.lock = lock;
+    h->c.import.unlock = unlock;
+    h->c.import.lock_user = h;
 }
 
-static void open_device(struct host *h, uint32_t family, const void *features, const char *const *extensions, uint32_t n_extensions)
+/* With a device that has all that vkmoe can use. */
+static void open_host(struct host *h, uint32_t api)
 {
-    h->family = family;
-    cr_assert_eq(VK(h, CreateDevice)(h->physical, &(VkDeviceCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .pNext = features, .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &(VkDeviceQueueCreateInfo){.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueFamilyIndex = family, .queueCount = 1, .pQueuePriorities = &(float){1}},
-        .enabledExtensionCount = n_extensions, .ppEnabledExtensionNames = extensions}, NULL, &h->device), VK_SUCCESS);
-    VK(h, GetDeviceQueue)(h->device, family, 0, &h->queue);
-    h->import.device = h->device;
-    h->import.queue = h->queue;
-    h->import.queue_family = family;
-    h->import.features = features;
-    h->import.extensions = extensions;
-    h->import.n_extensions = n_extensions;
-    h->import.lock = lock;
-    h->import.unlock = unlock;
-    h->import.lock_user = h;
+    open_instance(h, api);
+    caller_want(&h->c);
 }
 
-/* All that vkmoe left behind on the device would be told by the layer. */
 static void close_host(struct host *h)
 {
-    cr_expect_eq(VK(h, DeviceWaitIdle)(h->device), VK_SUCCESS);
-    for (uint32_t i = 0; i < h->n_blocks; i++) VK(h, FreeMemory)(h->device, h->blocks[i].memory, NULL);
-    VK(h, DestroyDevice)(h->device, NULL);
-    VK(h, DestroyDebugUtilsMessengerEXT)(h->instance, h->messenger, NULL);
-    VK(h, DestroyInstance)(h->instance, NULL);
-    cr_expect_eq(h->messages, 0);
+    for (uint32_t i = 0; i < h->n_blocks; i++) VK(h, FreeMemory)(h->c.device, h->blocks[i].memory, NULL);
+    caller_close(&h->c);
     cr_expect_eq(h->held, 0);
-}
-
-static vkm_device *import_device(struct host *h, struct driver_log *log)
-{
-    vkm_error err = {0};
-    vkm_device *device = NULL;
-    *log = (struct driver_log){0};
-    log->all = (vkm_text){log->text, sizeof log->text, 0};
-    const vkm_device_params params = {.struct_size = sizeof params, .import = &h->import, .log = driver_on_log, .log_user = log};
-    OK(vkm_device_create(&params, &device, &err));
-    return device;
 }
 
 /* Loads the model on the imported device and lets it speak. */
 static float *answer(struct rig *r, struct host *h, const struct answers *a)
 {
     memset(r, 0, sizeof *r);
-    r->device = import_device(h, &r->log);
+    r->device = caller_import(&h->c, NULL, &r->log);
     rig_load(r, a->path);
     rig_session(r, f32);
     return check_answers(r, a, TOKENS, 5, NMSE_F32, "imported");
@@ -183,37 +120,31 @@ Test(import, all_that_is_wanted_gives_what_an_own_device_has)
     struct host h;
     struct rig own, r;
     struct answers a;
-    vkm_error err = {0};
-    vkm_wanted *wanted;
     vkm_device_info mine, theirs;
     answers_make(&a, ref_testmodel_default("qwen3moe"), TOKENS);
     rig_open(&own, NULL, a.path, f32);
     float *expected = check_answers(&own, &a, TOKENS, 5, NMSE_F32, "own");
     vkm_device_get_info(own.device, &mine);
 
-    open_instance(&h, VK_API_VERSION_1_3);
-    OK(vkm_wanted_create(&h.import, &wanted, &err));
-    cr_assert(wanted->usable, "%s", wanted->unusable_why);
-    open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
+    open_host(&h, VK_API_VERSION_1_3);
     const VkAllocationCallbacks allocator = {.pUserData = &h, .pfnAllocation = allocate, .pfnReallocation = reallocate, .pfnFree = release};
     VkPipelineCache cache;
-    cr_assert_eq(VK(&h, CreatePipelineCache)(h.device, &(VkPipelineCacheCreateInfo){.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO}, NULL, &cache), VK_SUCCESS);
-    h.import.allocator = &allocator;
-    h.import.pipeline_cache = (uint64_t)cache;
+    cr_assert_eq(VK(&h, CreatePipelineCache)(h.c.device, &(VkPipelineCacheCreateInfo){.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO}, NULL, &cache), VK_SUCCESS);
+    h.c.import.allocator = &allocator;
+    h.c.import.pipeline_cache = (uint64_t)cache;
     const vkm_memory_hooks memory = {.struct_size = sizeof memory, .allocate = take_memory, .release = give_memory_back, .user = &h};
-    h.import.memory = &memory;
+    h.c.import.memory = &memory;
     float *got = answer(&r, &h, &a);
     vkm_device_get_info(r.device, &theirs);
     cr_expect_str_eq(theirs.caps, mine.caps);
     cr_expect_str_eq(theirs.driver, mine.driver);
     check_same(expected, got, TOKENS, a.n_vocab, "on an own and on an imported device");
     cr_expect(h.locks > 0 && h.most_held == 1, "%u submissions, %u at once", h.locks, h.most_held);
-    vkm_wanted_destroy(wanted);
     rig_unload(&r);
     vkm_device_destroy(r.device);
     cr_expect(h.allocations > 0 && h.allocated == 0, "%d allocations, %d of them still there", h.allocations, h.allocated);
     cr_expect(h.n_parts >= 5 && h.parts == 0, "%u parts of device memory, %u of them still there", h.n_parts, h.parts);
-    VK(&h, DestroyPipelineCache)(h.device, cache, NULL);          /* still the caller's */
+    VK(&h, DestroyPipelineCache)(h.c.device, cache, NULL);          /* still the caller's */
     rig_close(&own);
     close_host(&h);
     free(expected);
@@ -237,10 +168,10 @@ Test(import, uses_no_more_than_is_enabled)
         VkPhysicalDeviceVulkan11Features has11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &has12}, v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &v12};
         VkPhysicalDeviceFeatures2 has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has11}, features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v11};
         if (!more) has12.pNext = NULL;
-        VK(&h, GetPhysicalDeviceFeatures2)(h.physical, &has);
+        VK(&h, GetPhysicalDeviceFeatures2)(h.c.physical, &has);
         features.features.shaderStorageBufferArrayDynamicIndexing = VK_TRUE;
         if (more) v11.storageBuffer16BitAccess = has11.storageBuffer16BitAccess, v12.shaderFloat16 = has12.shaderFloat16;
-        open_device(&h, 0, &features, NULL, 0);
+        caller_open_device(&h.c, 0, &features, NULL, 0);
         free(answer(&r, &h, &a));
         vkm_device_get_info(r.device, &info);
         cr_expect_eq(strstr(info.caps, "fp16") != NULL, more && has11.storageBuffer16BitAccess && has12.shaderFloat16, "%s", info.caps);
@@ -255,19 +186,19 @@ Test(import, uses_no_more_than_is_enabled)
 static VkSemaphore new_semaphore(struct host *h)
 {
     VkSemaphore semaphore;
-    cr_assert_eq(VK(h, CreateSemaphore)(h->device, &(VkSemaphoreCreateInfo){
+    cr_assert_eq(VK(h, CreateSemaphore)(h->c.device, &(VkSemaphoreCreateInfo){
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
         .pNext = &(VkSemaphoreTypeCreateInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE}}, NULL, &semaphore), VK_SUCCESS);
     return semaphore;
 }
 static void signal_semaphore(struct host *h, VkSemaphore semaphore, uint64_t value)
 {
-    cr_assert_eq(VK(h, SignalSemaphore)(h->device, &(VkSemaphoreSignalInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = semaphore, .value = value}), VK_SUCCESS);
+    cr_assert_eq(VK(h, SignalSemaphore)(h->c.device, &(VkSemaphoreSignalInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = semaphore, .value = value}), VK_SUCCESS);
 }
 static uint64_t semaphore_value(struct host *h, VkSemaphore semaphore)
 {
     uint64_t value = 0;
-    cr_assert_eq(VK(h, GetSemaphoreCounterValue)(h->device, semaphore, &value), VK_SUCCESS);
+    cr_assert_eq(VK(h, GetSemaphoreCounterValue)(h->c.device, semaphore, &value), VK_SUCCESS);
     return value;
 }
 
@@ -297,11 +228,8 @@ Test(import, devices_share_a_queue_and_sessions_a_device)
     pthread_t threads[3];
     pthread_mutex_t turns[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
     vkm_error err = {0};
-    vkm_wanted *wanted;
     answers_make(&a, ref_testmodel_default("llama"), TOKENS);
-    open_instance(&h, VK_API_VERSION_1_3);
-    OK(vkm_wanted_create(&h.import, &wanted, &err));
-    open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
+    open_host(&h, VK_API_VERSION_1_3);
     float *alone[2];
     for (int i = 0; i < 3; i++) {
         s[i] = (struct speaker){.a = &a, .turn = &turns[i % 2]};
@@ -324,8 +252,7 @@ Test(import, devices_share_a_queue_and_sessions_a_device)
     }
     for (int i = 0; i < 3; i++) free(s[i].logits);
     cr_expect_eq(h.most_held, 1);
-    VK(&h, DestroySemaphore)(h.device, go, NULL);
-    vkm_wanted_destroy(wanted);
+    VK(&h, DestroySemaphore)(h.c.device, go, NULL);
     close_host(&h);
     answers_free(&a);
 }
@@ -336,11 +263,8 @@ Test(import, work_waits_for_a_semaphore_and_signals_one)
     struct driver_log log;
     vkm_error err = {0};
     vkm_buffer *b;
-    vkm_wanted *wanted;
-    open_instance(&h, VK_API_VERSION_1_2);
-    OK(vkm_wanted_create(&h.import, &wanted, &err));
-    open_device(&h, wanted->queue_family, wanted->features, wanted->extensions, wanted->n_extensions);
-    vkm_device *device = import_device(&h, &log);
+    open_host(&h, VK_API_VERSION_1_2);
+    vkm_device *device = caller_import(&h.c, NULL, &log);
     VkSemaphore before = new_semaphore(&h), after = new_semaphore(&h);
     OK(vkm_buffer_create(device, VKM_BUFFER_READBACK, 4096, "readback", &b, &err));
     uint32_t *words = vkm_buffer_map(b);
@@ -353,14 +277,13 @@ Test(import, work_waits_for_a_semaphore_and_signals_one)
     OK(vkm_buffer_invalidate(b, 0, 4096, &err));
     cr_expect(semaphore_value(&h, after) == 0 && words[0] == 0x77777777, "it has not begun");
     signal_semaphore(&h, before, 2);
-    cr_assert_eq(VK(&h, WaitSemaphores)(h.device, &(VkSemaphoreWaitInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO, .semaphoreCount = 1, .pSemaphores = &after, .pValues = (uint64_t[]){5}}, UINT64_MAX), VK_SUCCESS);
+    cr_assert_eq(VK(&h, WaitSemaphores)(h.c.device, &(VkSemaphoreWaitInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO, .semaphoreCount = 1, .pSemaphores = &after, .pValues = (uint64_t[]){5}}, UINT64_MAX), VK_SUCCESS);
     OK(vkm_buffer_invalidate(b, 0, 4096, &err));
     for (uint32_t i = 0; i < 1024; i++) cr_assert_eq(words[i], 0);
     vkm_buffer_destroy(b);
     vkm_device_destroy(device);
-    VK(&h, DestroySemaphore)(h.device, before, NULL);
-    VK(&h, DestroySemaphore)(h.device, after, NULL);
-    vkm_wanted_destroy(wanted);
+    VK(&h, DestroySemaphore)(h.c.device, before, NULL);
+    VK(&h, DestroySemaphore)(h.c.device, after, NULL);
     close_host(&h);
 }
 
@@ -399,8 +322,8 @@ Test(import, says_what_is_missing)
     open_instance(&h, VK_API_VERSION_1_3);
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &timeline, .features.shaderStorageBufferArrayDynamicIndexing = VK_TRUE};
-    open_device(&h, 0, &features, NULL, 0);
-    const vkm_import whole = h.import;
+    caller_open_device(&h.c, 0, &features, NULL, 0);
+    const vkm_import whole = h.c.import;
     vkm_import i = whole;
     vkm_device_params p = {.struct_size = sizeof p, .import = &i};
 #define REFUSED(code, word) do { FAILS(vkm_device_create(&p, &device, &err), code); cr_expect(strstr(err.message, word), "%s", err.message); i = whole; p = (vkm_device_params){.struct_size = sizeof p, .import = &i}; } while (0)

@@ -1,5 +1,5 @@
 /* The public MoE layer, on a device, a buffer and command buffers of the caller's: every kind of expert against double precision, and that recording only records. */
-#include "caller.h"
+#include "counted.h"
 #include "effort.h"
 #include "gguf/gguf.h"
 #include "moe/object.h"
@@ -143,7 +143,7 @@ static void describe(struct rig *r)
         .activation = k->activation, .swiglu_alpha = k->alpha, .swiglu_limit = k->limit, .swiglu_add = k->add, .weight_before = k->before, .n_ff_shared = k->shared};
 }
 
-static void open_layer(struct rig *r, struct caller *c, const struct kind *k, uint32_t tiles)
+static void open_layer(struct rig *r, struct counted *c, const struct kind *k, uint32_t tiles)
 {
     vkm_error err = {0};
     make_weights(r, k);
@@ -214,9 +214,9 @@ static void free_tokens(struct tokens *t) { free(t->x); free(t->y); free(t->weig
 
 /* ---------------------------------------------------------------- running it */
 
-enum { AT_X = 256, AT_Y = CALLER_BYTES / 4, AT_IDS = CALLER_BYTES / 2, AT_WEIGHTS = CALLER_BYTES / 4 * 3 };
+enum { AT_X = 256, AT_Y = COUNTED_BYTES / 4, AT_IDS = COUNTED_BYTES / 2, AT_WEIGHTS = COUNTED_BYTES / 4 * 3 };
 
-static vkm_moe_io io_of(const struct caller *c)
+static vkm_moe_io io_of(const struct counted *c)
 {
     const uint64_t b = (uint64_t)(uintptr_t)c->buffer;
     return (vkm_moe_io){.struct_size = sizeof(vkm_moe_io), .x = {b, AT_X}, .y = {b, AT_Y}, .ids = {b, AT_IDS}, .weights = {b, AT_WEIGHTS}};
@@ -238,18 +238,18 @@ static void check_rows(const double *expected, const char *got, uint64_t stride,
 }
 
 /* Records n tokens, executes, compares y, ids and weights, and that nothing around y was written. */
-static void check_tokens(struct rig *r, struct caller *c, uint32_t n, double most)
+static void check_tokens(struct rig *r, struct counted *c, uint32_t n, double most)
 {
     vkm_error err = {0};
     const struct kind *k = r->kind;
     struct tokens t = make_tokens(r, n);
     const vkm_moe_io io = io_of(c);
     const size_t row = k->n_embd * 4;
-    memset(c->map, 0xff, CALLER_BYTES);
+    memset(c->map, 0xff, COUNTED_BYTES);
     memcpy(c->map + AT_X, t.x, n * row);
-    VkCommandBuffer commands = caller_begin(c);
+    VkCommandBuffer commands = counted_begin(c);
     OK(vkm_moe_layer_record(r->layer, commands, &io, n, &err));
-    caller_end(c, commands, 1);
+    counted_end(c, commands, 1);
     check_rows(t.y, c->map + AT_Y, row, n, k->n_embd, most, k->name);
     cr_assert(!memcmp(c->map + AT_X, t.x, n * row), "%s: x was changed", k->name);
     for (size_t i = 0; i < 64; i++) cr_assert(c->map[AT_Y - 1 - i] == (char)0xff && c->map[AT_Y + n * row + i] == (char)0xff, "%s: written beside y", k->name);
@@ -292,8 +292,8 @@ static const struct kind kinds[] = {
 Test(layer, experts_of_every_kind)
 {
     FIRST_DRIVER_ONLY();
-    struct caller c;
-    caller_open(&c, NULL);
+    struct counted c;
+    counted_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(kinds); i++) {
         if (!full() && strcmp(kinds[i].name, "weight before, biases, limited")) continue;
         struct rig r;
@@ -303,7 +303,7 @@ Test(layer, experts_of_every_kind)
         audit(&r, 7);
         close_layer(&r);
     }
-    caller_close(&c);
+    counted_close(&c);
 }
 
 Test(layer, tensor_types_of_every_kind)
@@ -314,15 +314,15 @@ Test(layer, tensor_types_of_every_kind)
         {"Q8_0 and Q5_0", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, REF_Q8_0, REF_Q5_0, REF_Q8_0, 0, false, 96, 64, 4, 2, 4},
         {"F16", VKM_ACTIVATION_GELU_TANH, 0, 0, 0, true, true, true, false, REF_F16, REF_F16, REF_F16, 0, false, 72, 40, 4, 2, 4},
     };
-    struct caller c;
-    caller_open(&c, NULL);
+    struct counted c;
+    counted_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(all); i++) {
         struct rig r;
         open_layer(&r, &c, &all[i], 1);
         check_tokens(&r, &c, 4, NMSE_F32);
         close_layer(&r);
     }
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* What ends a matmul is the same in all of them; x in other forms, and tiles of matrices. */
@@ -333,18 +333,18 @@ Test(layer, tiers)
         {"fp16", VKM_TIER_FP16, NMSE_F16, 1}, {"int8dot", VKM_TIER_INT8DOT, NMSE_INT8DOT, 1}, {"coopmat", VKM_TIER_COOPMAT, NMSE_F16, 16}};
     static const struct kind k = {"gpt-oss, weight before", VKM_ACTIVATION_SILU, 1.702f, 7, 1, false, true, true, false, REF_Q8_0, REF_Q8_0, REF_Q8_0, 0, false, 64, 32, 2, 1, 20};
     for (size_t i = 0; i < VKM_COUNT(tiers); i++) {
-        struct caller c;
+        struct counted c;
         struct rig r;
         struct driver_log log;
         vkm_device *device = driver_open(NULL, &log);
         bool able = vkm_caps_able(vkm_device_caps(device)) & VKM_TIER_BIT(tiers[i].tier) && vkm_kernel_tier(device, "moe_down", "q8_0", VKM_TIER_BIT(tiers[i].tier)) == tiers[i].tier;
         driver_close(device, &log);
         if (!able) continue;
-        caller_open(&c, tiers[i].caps);
+        counted_open(&c, tiers[i].caps);
         open_layer(&r, &c, &k, tiers[i].tiles);
         check_tokens(&r, &c, 20, tiers[i].most);
         close_layer(&r);
-        caller_close(&c);
+        counted_close(&c);
     }
 }
 
@@ -357,34 +357,34 @@ Test(layer, sizes)
         {"one expert", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 32, 32, 1, 1, 200},
     };
     static const uint32_t sizes[] = {0, 1, 7, 200};
-    struct caller c;
-    caller_open(&c, NULL);
+    struct counted c;
+    counted_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(all); i++) {
         struct rig r;
         open_layer(&r, &c, &all[i], 4);
         for (size_t j = 0; j < VKM_COUNT(sizes); j++) check_tokens(&r, &c, sizes[j], NMSE_F32);
         close_layer(&r);
     }
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* Nothing is made, allocated, submitted or waited for while recording, whatever n is and whatever was recorded before. */
 Test(layer, recording_only_records)
 {
     static const struct kind k = {"recorded", VKM_ACTIVATION_SILU, 1.702f, 7, 1, false, true, false, false, REF_F16, REF_F32, REF_F32, 32, true, 50, 41, 5, 2, 300};
-    struct caller c;
+    struct counted c;
     struct rig r;
     vkm_error err = {0};
-    caller_open(&c, NULL);
-    uint32_t before = caller_calls();
+    counted_open(&c, NULL);
+    uint32_t before = counted_calls();
     uint64_t allocated = n_allocations;
     open_layer(&r, &c, &k, 4);
-    cr_assert(caller_calls() > before + 10 && n_allocations > allocated + 10, "the counters do not count: %u calls, %llu allocations", caller_calls() - before, (unsigned long long)(n_allocations - allocated));
+    cr_assert(counted_calls() > before + 10 && n_allocations > allocated + 10, "the counters do not count: %u calls, %llu allocations", counted_calls() - before, (unsigned long long)(n_allocations - allocated));
     audit(&r, 3);
-    cr_assert(caller_n_AllocateMemory > 1 && caller_n_CreateComputePipelines > 3 && caller_n_QueueSubmit > 0 && caller_n_WaitSemaphores > 0 && caller_n_UpdateDescriptorSets > 0);
+    cr_assert(counted_n_AllocateMemory > 1 && counted_n_CreateComputePipelines > 3 && counted_n_QueueSubmit > 0 && counted_n_WaitSemaphores > 0 && counted_n_UpdateDescriptorSets > 0);
     vkm_moe_io io = io_of(&c);
-    VkCommandBuffer commands = caller_begin(&c);
-    before = caller_calls();
+    VkCommandBuffer commands = counted_begin(&c);
+    before = counted_calls();
     allocated = n_allocations;
     for (uint32_t i = 0; i < 80; i++) {
         uint32_t n = i < 40 ? i : (i * 7919) % (k.max_tokens + 1);
@@ -392,14 +392,14 @@ Test(layer, recording_only_records)
         OK(vkm_moe_layer_record(r.layer, commands, &io, n, &err));
         FAILS(vkm_moe_layer_record(r.layer, commands, &io, k.max_tokens + 1 + i, &err), VKM_ERR_ARGUMENT);
     }
-    cr_expect_eq(caller_calls(), before, "%u Vulkan calls that make, submit or wait", caller_calls() - before);
+    cr_expect_eq(counted_calls(), before, "%u Vulkan calls that make, submit or wait", counted_calls() - before);
     cr_expect_eq(n_allocations, allocated, "%llu allocations", (unsigned long long)(n_allocations - allocated));
-    caller_end(&c, commands, 1);
+    counted_end(&c, commands, 1);
     close_layer(&r);
-    caller_close(&c);
+    counted_close(&c);
 }
 
-static void put_rows(struct caller *c, size_t at, size_t stride, const float *x, uint32_t rows, uint32_t width)
+static void put_rows(struct counted *c, size_t at, size_t stride, const float *x, uint32_t rows, uint32_t width)
 {
     for (uint32_t t = 0; t < rows; t++) memcpy(c->map + at + t * stride, x + (size_t)t * width, width * 4);
 }
@@ -410,10 +410,10 @@ Test(layer, buffers_as_the_caller_has_them)
     FIRST_DRIVER_ONLY();
     static const struct kind k = {"buffers", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 32, true, 50, 32, 4, 2, 9};
     enum { N = 9, STRIDE = 224 };
-    struct caller c;
+    struct counted c;
     struct rig r;
     vkm_error err = {0};
-    caller_open(&c, NULL);
+    counted_open(&c, NULL);
     open_layer(&r, &c, &k, 4);
     struct tokens t = make_tokens(&r, N);
     vkm_moe_io io = io_of(&c);
@@ -421,9 +421,9 @@ Test(layer, buffers_as_the_caller_has_them)
 
     io.y = io.x;                                                  /* in place */
     put_rows(&c, AT_X, row, t.x, N, k.n_embd);
-    VkCommandBuffer commands = caller_begin(&c);
+    VkCommandBuffer commands = counted_begin(&c);
     OK(vkm_moe_layer_record(r.layer, commands, &io, N, &err));
-    caller_end(&c, commands, 1);
+    counted_end(&c, commands, 1);
     check_rows(t.y, c.map + AT_X, row, N, k.n_embd, NMSE_F32, "in place");
 
     double *twice = malloc((size_t)N * k.n_embd * sizeof *twice);  /* y += layer, twice, with strides, to 3 in y */
@@ -432,13 +432,13 @@ Test(layer, buffers_as_the_caller_has_them)
     io = io_of(&c);
     io.flags = VKM_MOE_ADD;
     io.x_stride = STRIDE, io.y_stride = 2 * STRIDE;
-    memset(c.map, 0xff, CALLER_BYTES);
+    memset(c.map, 0xff, COUNTED_BYTES);
     put_rows(&c, AT_X, STRIDE, t.x, N, k.n_embd);
     for (uint32_t i = 0; i < N; i++)
         for (uint32_t j = 0; j < k.n_embd; j++) memcpy(c.map + AT_Y + i * 2 * STRIDE + j * 4, &(float){3}, 4);
-    commands = caller_begin(&c);
+    commands = counted_begin(&c);
     OK(vkm_moe_layer_record(r.layer, commands, &io, N, &err));
-    caller_end(&c, commands, 2);
+    counted_end(&c, commands, 2);
     check_rows(twice, c.map + AT_Y, 2 * STRIDE, N, k.n_embd, NMSE_F32, "added twice");
     cr_expect(!memcmp(c.map + AT_Y + row, "\xff\xff\xff\xff\xff\xff\xff\xff", 8), "written between rows");
 
@@ -446,29 +446,29 @@ Test(layer, buffers_as_the_caller_has_them)
     io.x_stride = io.y_stride = 0;
     io.ids.buffer = io.weights.buffer = 0;
     put_rows(&c, AT_X, row, t.x, N, k.n_embd);
-    commands = caller_begin(&c);
+    commands = counted_begin(&c);
     OK(vkm_moe_layer_record(r.layer, commands, &io, 4, &err));
     io.x.offset += 4 * row, io.y.offset += 4 * row;
     OK(vkm_moe_layer_record(r.layer, commands, &io, N - 4, &err));
-    CALLER_VK((&c), CmdPipelineBarrier)(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1,
+    CALLER_VK(&c.caller, CmdPipelineBarrier)(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1,
         &(VkMemoryBarrier){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT, .dstAccessMask = VK_ACCESS_HOST_READ_BIT}, 0, NULL, 0, NULL);
-    caller_end(&c, commands, 1);
+    counted_end(&c, commands, 1);
     check_rows(t.y, c.map + AT_Y, row, N, k.n_embd, NMSE_F32, "in halves");
     free(twice);
     free_tokens(&t);
     close_layer(&r);
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* Runs the layer on x of NaN, which is what it leaves in its workspace. */
-static void run_on_nan(struct rig *r, struct caller *c, uint32_t n)
+static void run_on_nan(struct rig *r, struct counted *c, uint32_t n)
 {
     vkm_error err = {0};
     const vkm_moe_io io = io_of(c);
-    memset(c->map, 0xff, CALLER_BYTES);
-    VkCommandBuffer commands = caller_begin(c);
+    memset(c->map, 0xff, COUNTED_BYTES);
+    VkCommandBuffer commands = counted_begin(c);
     OK(vkm_moe_layer_record(r->layer, commands, &io, n, &err));
-    caller_end(c, commands, 1);
+    counted_end(c, commands, 1);
 }
 
 /* Layers of one model share a workspace, and two of one's weights do not; either may go first. */
@@ -476,11 +476,11 @@ Test(layer, workspaces_and_weights_are_shared)
 {
     static const struct kind big = {"first", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 50, 32, 4, 2, 9},
                              small = {"second", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 34, 32, 3, 2, 9};
-    struct caller c;
+    struct counted c;
     struct rig a, b;
     vkm_error err = {0};
     vkm_moe_layer *copy = NULL, *none = NULL;
-    caller_open(&c, NULL);
+    counted_open(&c, NULL);
     open_layer(&a, &c, &big, 4);
     make_weights(&b, &small);
     describe(&b);
@@ -508,7 +508,7 @@ Test(layer, workspaces_and_weights_are_shared)
     check_tokens(&a, &c, 5, NMSE_F32);
     close_layer(&a);
     close_layer(&b);
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* Any way a layer is cut over slabs. */
@@ -516,24 +516,24 @@ Test(layer, in_many_slabs)
 {
     FULL_ONLY();
     static const struct kind k = {"slabs", VKM_ACTIVATION_SILU, 0, 0, 0, false, true, false, false, F32, 32, true, 64, 96, 5, 2, 5};
-    struct caller c;
+    struct counted c;
     struct rig r;
-    caller_open(&c, "baseline,range=65536,slabs=6");
+    counted_open(&c, "baseline,range=65536,slabs=6");
     open_layer(&r, &c, &k, 4);
     cr_assert(r.layer->n_sets > 1 && r.layer->set->slabs.n_slabs > 6, "%u sets, %u slabs", r.layer->n_sets, r.layer->set->slabs.n_slabs);
     check_tokens(&r, &c, 5, NMSE_F32);
     close_layer(&r);
-    caller_close(&c);
+    counted_close(&c);
 }
 
 Test(layer, says_what_is_wrong)
 {
     FIRST_DRIVER_ONLY();
     static const struct kind k = {"wrong", VKM_ACTIVATION_SILU, 0, 0, 0, false, true, false, false, F32, 32, true, 64, 32, 4, 2, 3};
-    struct caller c;
+    struct counted c;
     struct rig r;
     vkm_error err = {0};
-    caller_open(&c, NULL);
+    counted_open(&c, NULL);
     open_layer(&r, &c, &k, 4);
     vkm_moe_layer *layer = NULL;
     const vkm_moe_layer_desc desc = r.desc;
@@ -572,17 +572,17 @@ Test(layer, says_what_is_wrong)
 
     const vkm_moe_io good = io_of(&c);
     vkm_moe_io io = good;
-    VkCommandBuffer commands = caller_begin(&c);
+    VkCommandBuffer commands = counted_begin(&c);
 #define REFUSED_IO(word) do { FAILS(vkm_moe_layer_record(r.layer, commands, &io, 3, &err), VKM_ERR_ARGUMENT); cr_expect(strstr(err.message, word), "%s", err.message); io = good; } while (0)
     io.x.buffer = 0;     REFUSED_IO("x and y");
     io.y.offset = 2;     REFUSED_IO("offset");
     io.x_stride = 252;   REFUSED_IO("stride");
     io.y_stride = 258;   REFUSED_IO("stride");
     FAILS(vkm_moe_layer_record(r.layer, NULL, &io, 1, &err), VKM_ERR_ARGUMENT);
-    caller_end(&c, commands, 1);
+    counted_end(&c, commands, 1);
     cr_expect(vkm_moe_layer_print(r.layer, 3, NULL, 0) > 100);
     close_layer(&r);
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* ---------------------------------------------------------------- what transformers makes of whole blocks: golden/make_layer.py */
@@ -619,7 +619,7 @@ static vkm_moe_matrix tensor_matrix(const vkm_gguf *g, const char *name)
     return t ? (vkm_moe_matrix){.type = t->type, .data = t->data, .n_bytes = t->bytes} : (vkm_moe_matrix){0};
 }
 
-static void check_golden(struct caller *c, const char *name)
+static void check_golden(struct counted *c, const char *name)
 {
     char path[512];
     vkm_error err = {0};
@@ -644,7 +644,7 @@ static void check_golden(struct caller *c, const char *name)
 
     vkm_moe_io io = io_of(c);
     const struct vkm_gguf_tensor *ids = vkm_gguf_tensor_find(g, "forced_ids"), *forced = vkm_gguf_tensor_find(g, "forced_weights");
-    memset(c->map, 0xff, CALLER_BYTES);
+    memset(c->map, 0xff, COUNTED_BYTES);
     memcpy(c->map + AT_X, x->data, x->bytes);
     if (ids) {
         io.forced_ids = io.ids, io.forced_weights = io.weights;
@@ -652,9 +652,9 @@ static void check_golden(struct caller *c, const char *name)
         memcpy(c->map + io.forced_weights.offset, forced->data, forced->bytes);
     }
     io.ids.buffer = io.weights.buffer = 0;
-    VkCommandBuffer commands = caller_begin(c);
+    VkCommandBuffer commands = counted_begin(c);
     OK(vkm_moe_layer_record(layer, commands, &io, n, &err));
-    caller_end(c, commands, 1);
+    counted_end(c, commands, 1);
     double *y = malloc((size_t)n * n_embd * sizeof *y);
     cr_assert(y);
     for (size_t i = 0; i < (size_t)n * n_embd; i++) y[i] = ((const float *)tensor_data(g, "y"))[i];
@@ -667,20 +667,20 @@ static void check_golden(struct caller *c, const char *name)
 Test(layer, gives_what_transformers_gives)
 {
     static const char *const names[] = {"mixtral", "qwen2moe", "gpt_oss", "llama4", "deepseek_v3", "nemotron_h", "phimoe", "switch", "gemma4", "gelu_erf"};
-    struct caller c;
-    caller_open(&c, NULL);
+    struct counted c;
+    counted_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(names); i++) check_golden(&c, names[i]);
-    caller_close(&c);
+    counted_close(&c);
 }
 
 /* Expert choice with the weight before: rows of x and weights are found by different lists. What the router does is in test_router.c; here, what comes out of the layer. */
 Test(layer, other_slot_layouts)
 {
     static const struct kind k = {"expert choice", VKM_ACTIVATION_SILU, 0, 0, 0, false, true, true, false, F32, 0, false, 34, 32, 4, 2, 9};
-    struct caller c;
+    struct counted c;
     struct rig r;
     vkm_error err = {0};
-    caller_open(&c, NULL);
+    counted_open(&c, NULL);
     make_weights(&r, &k);
     describe(&r);
     r.router_desc = (vkm_router_desc){.struct_size = sizeof r.router_desc, .select = VKM_SELECT_EXPERT_CHOICE, .capacity_factor = 2};
@@ -693,11 +693,11 @@ Test(layer, other_slot_layouts)
     io.counts = (vkm_moe_place){io.x.buffer, 0};
     io.dropped = (vkm_moe_place){io.x.buffer, 64};
     io.statistics = (vkm_moe_place){io.x.buffer, 128};
-    memset(c.map, 0xff, CALLER_BYTES);
+    memset(c.map, 0xff, COUNTED_BYTES);
     put_rows(&c, AT_X, k.n_embd * 4, t.x, 9, k.n_embd);
-    VkCommandBuffer commands = caller_begin(&c);
+    VkCommandBuffer commands = counted_begin(&c);
     OK(vkm_moe_layer_record(r.layer, commands, &io, 9, &err));
-    caller_end(&c, commands, 1);
+    counted_end(&c, commands, 1);
     const uint32_t *tokens = (const uint32_t *)(c.map + AT_IDS), *counts = (const uint32_t *)c.map, *missed = (const uint32_t *)(c.map + 64);
     const float *weights = (const float *)(c.map + AT_WEIGHTS);
     const struct ref_experts experts = {.n_embd = k.n_embd, .n_ff = k.n_ff, .gate = r.gate.values, .up = r.up.values, .down = r.down.values, .gate_bias = r.gate_bias, .up_bias = r.up_bias,
@@ -721,5 +721,5 @@ Test(layer, other_slot_layouts)
     FAILS(vkm_moe_layer_record(r.layer, NULL, &io, 9, &err), VKM_ERR_ARGUMENT);
     free_tokens(&t);
     close_layer(&r);
-    caller_close(&c);
+    counted_close(&c);
 }

@@ -50,13 +50,6 @@ static int parse_list(const char *option, const char *text, uint32_t most, struc
     }
 }
 
-static uint64_t fnv1a(uint64_t h, const void *data, size_t n)
-{
-    for (const unsigned char *p = data; n--; p++) h = (h ^ *p) * 0x100000001b3u;
-    return h;
-}
-#define FNV_START 0xcbf29ce484222325u
-
 /* Which token starts every sequence. */
 static int32_t first_token(const struct engine *e)
 {
@@ -121,7 +114,7 @@ static bool on_token(void *user, uint32_t seq, int32_t token)
 {
     struct bench *b = user;
     (void)seq;
-    b->hash = fnv1a(b->hash, &token, sizeof token);
+    b->hash = vkm_hash(b->hash, &token, sizeof token);
     return !interrupted();
 }
 
@@ -151,7 +144,7 @@ static vkm_result run_generation(void *user, double *gpu, vkm_error *err)
     struct bench *b = user;
     double cpu = system_cpu_seconds();
     *gpu = NAN;
-    b->hash = FNV_START;
+    b->hash = VKM_HASH_START;
     TRY(generate(b, on_token, b, err));
     if (interrupted()) return vkm_fail(err, VKM_ERR_CANCELLED, "interrupted");
     keep_run(b, system_cpu_seconds() - cpu);
@@ -198,12 +191,12 @@ static vkm_result last_logits(struct bench *b, uint64_t *hash, bool *finite, vkm
     TRY(vkm_wait(s->model->device, ticket, err));
     TRY(vkm_buffer_invalidate(s->readback, (uint64_t)at * 4, (uint64_t)n * 4, err));
     const float *logits = (const float *)vkm_buffer_map(s->readback) + at;
-    *hash = FNV_START;
+    *hash = VKM_HASH_START;
     *finite = true;
     for (uint32_t i = 0; i < n; i++) {
         float logit = s->model->h.logit_scale == 1 ? logits[i] : logits[i] / s->model->h.logit_scale;   /* as vkm_session_eval gives them */
         if (!isfinite(logit)) *finite = false;
-        *hash = fnv1a(*hash, &logit, sizeof logit);
+        *hash = vkm_hash(*hash, &logit, sizeof logit);
     }
     return VKM_OK;
 }

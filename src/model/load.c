@@ -330,14 +330,14 @@ static vkm_result fingerprint(const vkm_gguf *g, struct vkm_model *m, vkm_error 
     const struct vkm_hparams *h = &m->h;
     const double numbers[] = {h->n_layer, h->n_embd, h->n_vocab, h->n_head, h->n_head_kv, h->head, h->n_rot, h->n_expert, h->n_used, h->n_ff, h->n_ff_shared, h->eps, h->embedding_scale, h->residual_scale,
                               h->attention_scale, h->logit_scale, h->weight_scale, h->clamp_kqv, h->rope_base, h->rope_factor, h->rope_attn_factor, h->beta_fast, h->beta_slow, h->rope_scaling, h->n_ctx_original};
-    uint64_t hash = vkm_hash_words(vkm_hash_words(0xcbf29ce484222325u, h->arch->name, strlen(h->arch->name)), numbers, sizeof numbers), n = vkm_gguf_tensor_count(g), every = n / FINGERPRINT_TENSORS + 1;
+    uint64_t hash = vkm_hash(vkm_hash(VKM_HASH_START, h->arch->name, strlen(h->arch->name)), numbers, sizeof numbers), n = vkm_gguf_tensor_count(g), every = n / FINGERPRINT_TENSORS + 1;
     for (uint64_t i = 0; i < n; i++) {
         const struct vkm_gguf_tensor *t = vkm_gguf_tensor_at(g, i);
         uint64_t part = t->bytes < FINGERPRINT_BYTES ? t->bytes : FINGERPRINT_BYTES;
-        hash = vkm_hash_words(vkm_hash_words(vkm_hash_words(hash, t->name.at, t->name.n), &t->type, sizeof t->type), t->ne, sizeof t->ne);
+        hash = vkm_hash(vkm_hash(vkm_hash(hash, t->name.at, t->name.n), &t->type, sizeof t->type), t->ne, sizeof t->ne);
         if (i % every || !part) continue;
         TRY(vkm_gguf_fetch(g, t->data, part, err));
-        hash = vkm_hash_words(hash, t->data, part);
+        hash = vkm_hash(hash, t->data, part);
     }
     m->fingerprint = hash;
     return VKM_OK;

@@ -34,7 +34,5 @@ struct vkm_model {
 
 /* load.c: a model's hyper-parameters and layers, and where its weights will be for a device of these caps; nothing is allocated on one, m->device is not looked at */
 vkm_result vkm_model_plan(const vkm_gguf *g, const struct vkm_caps *caps, struct vkm_model *m, struct vkm_plan **plan, vkm_error *err);
-/* save.c: goes on with hash h */
-uint64_t vkm_hash_words(uint64_t h, const void *data, size_t n);
 
 #endif

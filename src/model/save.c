@@ -19,20 +19,6 @@ struct header {
 };
 _Static_assert(sizeof(struct header) == 72, "no padding");
 
-/* FNV-1a by words of 8 bytes: finds damage, not malice. */
-uint64_t vkm_hash_words(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *at = data;
-    for (; n >= 8; n -= 8, at += 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        h = (h ^ word) * 0x100000001b3u;
-        h ^= h >> 29;
-    }
-    for (; n; n--, at++) h = (h ^ *at) * 0x100000001b3u;
-    return h;
-}
-
 static uint32_t unit_rows(uint32_t unit, uint32_t n_kv) { return unit % 2 ? n_kv : (uint32_t)vkm_align(n_kv, 32); }
 static uint64_t token_bytes(const struct vkm_session *s) { return (uint64_t)s->model->h.head * (s->kv16 ? 2 : 4); }
 static uint64_t unit_bytes(const struct vkm_session *s, uint32_t unit, uint32_t n_kv) { return s->model->h.n_head_kv * token_bytes(s) * unit_rows(unit, n_kv); }
@@ -153,7 +139,7 @@ vkm_result vkm_session_save(vkm_session *s, uint32_t seq, void *data, size_t *by
         uint8_t *at = (uint8_t *)data + sizeof h;
         if (q->n_past) memcpy(at, q->tokens, 4ull * q->n_past);
         TRY(move(s, seq, q->n_kv, q->has_last, at + 4ull * q->n_past, NULL, err));
-        h.checksum = vkm_hash_words(h.model, at, h.bytes - sizeof h);
+        h.checksum = vkm_hash(h.model, at, h.bytes - sizeof h);
         memcpy(data, &h, sizeof h);
     }
     *bytes = h.bytes;
@@ -176,7 +162,7 @@ static vkm_result check(const struct vkm_session *s, const uint8_t *data, size_t
         return vkm_fail(err, VKM_ERR_FORMAT, "a saved sequence of %u tokens, %u of them evaluated", h->n_past, h->n_kv);
     if (h->bytes != bytes || bytes != saved_bytes(s, h->n_past, h->n_kv, h->has_last)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is %zu bytes long, and should be %llu", bytes,
                                                                                                        (unsigned long long)saved_bytes(s, h->n_past, h->n_kv, h->has_last));
-    if (h->checksum != vkm_hash_words(h->model, data + sizeof *h, bytes - sizeof *h)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is damaged");
+    if (h->checksum != vkm_hash(h->model, data + sizeof *h, bytes - sizeof *h)) return vkm_fail(err, VKM_ERR_FORMAT, "the saved sequence is damaged");
     for (uint32_t i = 0; i < h->n_past; i++) {
         int32_t id;
         memcpy(&id, data + sizeof *h + 4ull * i, 4);

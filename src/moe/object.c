@@ -315,16 +315,16 @@ static void record_inputs(struct vkm_moe_layer *l, void *commands, const vkm_moe
     const uint32_t width = l->set->moe.n_embd;
     vkm_buffer *ws = l->workspace->buffer;
     if (l->in.ld != width) {                         /* columns that a row is filled up with must be zeros; who shares the workspace leaves others */
-        vkm_record_zeros(l->device, commands, ws, (uint64_t)l->in.at * 4, (uint64_t)n * l->in.ld * 4);
+        vkm_record_fill(l->device, commands, ws, (uint64_t)l->in.at * 4, (uint64_t)n * l->in.ld * 4, 0);
         vkm_record_barrier(l->device, commands);
     }
     copy_rows(l, commands, io->x, io->x_stride, l->in, n, false);
     if (io->flags & VKM_MOE_ADD) copy_rows(l, commands, io->y, io->y_stride, l->out, n, false);
-    else vkm_record_zeros(l->device, commands, ws, (uint64_t)l->out.at * 4, (uint64_t)n * l->out.ld * 4);
+    else vkm_record_fill(l->device, commands, ws, (uint64_t)l->out.at * 4, (uint64_t)n * l->out.ld * 4, 0);
     if (r->noise.rows) copy_words(l, commands, io->noise, r->noise, (uint64_t)n * r->noise.ld, false);
     if (r->given.rows) copy_words(l, commands, l->set->rule.d.select == VKM_SELECT_HASH ? io->token_ids : io->forced_ids, r->given, l->set->rule.d.select == VKM_SELECT_HASH ? n : (uint64_t)n * l->set->moe.n_used, false);
     if (r->given_weights.rows) copy_words(l, commands, io->forced_weights, r->given_weights, (uint64_t)n * l->set->moe.n_used, false);
-    if (r->seed.rows) vkm_record_word(l->device, commands, ws, (uint64_t)r->seed.at * 4, io->seed);
+    if (r->seed.rows) vkm_record_fill(l->device, commands, ws, (uint64_t)r->seed.at * 4, 4, io->seed);
 }
 
 static void record_outputs(struct vkm_moe_layer *l, void *commands, const vkm_moe_io *io, uint32_t n)
