@@ -100,11 +100,11 @@ end_script() {   # end_script NAME LABEL
 }
 driver() { export VK_ICD_FILENAMES=$1 VK_DRIVER_FILES=$1; }
 driver_name() { basename "$1" .json | sed 's/_icd.*//; s/^lvp$/lavapipe/; s/^vk_swiftshader$/SwiftShader/'; }
-uses_device() { grep -qE '(driver|harness|caller)\.h|vkm_device_create' "tests/$1.c" && ! grep -q null_driver.h "tests/$1.c"; }
+uses_device() { grep -qE '(driver|harness|caller|counted)\.h|vkm_device_create' "tests/$1.c" && ! grep -q null_driver.h "tests/$1.c"; }
 
-build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g" || finish
+build build-test "-DCMAKE_C_FLAGS_DEBUG=-O2 -g1" || finish
 if [ -n "$fast" ]; then note "sanitizers" "left out: --fast"
-else build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=address,undefined -DVKMOE_EXAMPLES=OFF -DVKMOE_SPIRV_DIR=build-test/spirv || finish; fi
+else build build-asan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g1" -DVKMOE_SANITIZE=address,undefined -DVKMOE_EXAMPLES=OFF -DVKMOE_SPIRV_DIR=build-test/spirv || finish; fi
 suites=$(cd tests && ls test_*.c | sed 's/\.c$//')
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 if [ ${#icds[@]} = 0 ]; then
@@ -134,7 +134,7 @@ fi
 sanitized() { suite "$1${2:+, $2}, sanitizers" "build-asan/tests/$1" "${2:+$preload}" "${@:3}"; }
 
 # ---- threads. Where addresses are too random for ThreadSanitizer it needs them not to be
-if [ -z "$fast" ] && targets="--target threads" build build-tsan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DVKMOE_SANITIZE=thread -DVKMOE_SPIRV_DIR=build-test/spirv; then
+if [ -z "$fast" ] && targets="--target threads" build build-tsan "-DCMAKE_C_FLAGS_DEBUG=-O1 -g1" -DVKMOE_SANITIZE=thread -DVKMOE_SPIRV_DIR=build-test/spirv; then
     # shellcheck disable=SC2046
     begin_script threads $(setarch -R true 2>/dev/null && echo setarch -R) build-tsan/tests/threads examples/model/tavern-qwen3moe.gguf
     end_script threads ", ThreadSanitizer"
@@ -151,7 +151,9 @@ parts() {   # parts NAME: sets numbers and others, the tests (filters; "all") of
     case $1 in
     test_kernels | test_bench_layer) numbers=all ;;
     test_model) numbers='!(features)/*' others='features/*' ;;          # features: variants of files
-    test_session) numbers='sampling/*' others='!(sampling)/*' ;;
+    test_session) numbers='@(@(sampling|generate|half)/*|audit/!(gpu_shape))' others='@(!(sampling|generate|half|audit)/*|audit/gpu_shape)' ;;
+    test_sequences) numbers='batch/*' others='!(batch)/*' ;;
+    test_load) numbers='load/every_word*' others='@(!(load)/*|load/!(every_word*))' ;;
     test_frame) numbers='frame/*' others='!(frame)/*' ;;
     test_layer) numbers='layer/!(says_what_is_wrong|workspaces_and_weights_are_shared)' others='layer/@(says_what_is_wrong|workspaces_and_weights_are_shared)' ;;   # thousands of small allocations
     test_router) numbers='!(descriptions)/*' others='descriptions/*' ;;

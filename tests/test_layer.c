@@ -371,6 +371,7 @@ Test(layer, sizes)
 /* Nothing is made, allocated, submitted or waited for while recording, whatever n is and whatever was recorded before. */
 Test(layer, recording_only_records)
 {
+    FIRST_DRIVER_ONLY();
     static const struct kind k = {"recorded", VKM_ACTIVATION_SILU, 1.702f, 7, 1, false, true, false, false, REF_F16, REF_F32, REF_F32, 32, true, 50, 41, 5, 2, 300};
     struct counted c;
     struct rig r;

@@ -283,6 +283,7 @@ Test(sampling, bad_parameters)
 
 Test(stop, callback)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[PROMPT + 60];
     vkm_error err = {0};
@@ -414,6 +415,7 @@ Test(state, rewind)
 
 Test(state, passes)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[50];
     struct collected a = {0}, b = {0};
@@ -436,6 +438,7 @@ Test(state, passes)
 /* A tuning out of a file decides how rows are cut, of experts and of dense matrices, and no bit of what comes out. One that is damaged is said to be, and nothing happens. */
 Test(state, tuning)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[40];
     vkm_error err = {0};
@@ -611,7 +614,7 @@ static void check_audit(const char *arch, bool gpu_shape, const char *caps)
 }
 
 Test(audit, llama) { check_audit("llama", false, NULL); }
-Test(audit, olmoe) { check_audit("olmoe", false, NULL); }
+Test(audit, olmoe) { FIRST_DRIVER_ONLY(); check_audit("olmoe", false, NULL); }
 Test(audit, qwen2moe) { check_audit("qwen2moe", false, NULL); }
 Test(audit, qwen3moe) { check_audit("qwen3moe", false, "baseline"); }
 Test(audit, granitemoe) { check_audit("granitemoe", false, NULL); }
@@ -619,6 +622,7 @@ Test(audit, gpu_shape) { FIRST_DRIVER_ONLY(); check_audit("qwen2moe", true, "bas
 
 Test(profile, same_bits_and_times)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[20];
     static char text[1 << 16];
@@ -643,6 +647,7 @@ Test(profile, same_bits_and_times)
 
 Test(print, programs)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     static char text[1 << 16], small[100];
     static const char *const kernels[] = {"embed", "linear", "rope_store", "attention", "combine_norm", "moe_gate_up", "moe_down"};
