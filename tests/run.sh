@@ -28,6 +28,7 @@ swiftshader() { ls "${VKMOE_SWIFTSHADER_ICD:-/none}" /usr/lib/chromium/vk_swifts
 [ ${#icds[@]} -gt 0 ] || [ -n "$(swiftshader)" ] || need_packages chromium    # has SwiftShader; nothing else of it is used
 
 passed=0 failed=0 skipped=0 out=$(mktemp -d)
+log=$out/log
 trap 'rm -rf "$out"' EXIT
 start=$SECONDS
 note() { printf '%4d s  %-34s %s\n' $((SECONDS - start)) "$1" "$2"; }
@@ -38,10 +39,10 @@ build() {   # [targets="--target NAME"] build FOLDER OPTION...
     local folder=$1; shift
     local generator=()
     [ -f "$folder/CMakeCache.txt" ] || generator=(-G Ninja)
-    if cmake -S . -B "$folder" "${generator[@]}" -DCMAKE_BUILD_TYPE=Debug -DVKMOE_WERROR=ON -DVKMOE_TESTS=ON "$@" >"$out/log" 2>&1 && cmake --build "$folder" --parallel "$(nproc)" ${targets:-} >>"$out/log" 2>&1; then
+    if cmake -S . -B "$folder" "${generator[@]}" -DCMAKE_BUILD_TYPE=Debug -DVKMOE_WERROR=ON -DVKMOE_TESTS=ON "$@" >"$log" 2>&1 && cmake --build "$folder" --parallel "$(nproc)" ${targets:-} >>"$log" 2>&1; then
         passed=$((passed + 1)); note "build $folder" "ok"
     else
-        grep -E 'error|Error|FAILED|undefined' "$out/log" | head -n 20
+        grep -E 'error|Error|FAILED|undefined' "$log" | head -n 20
         failed=$((failed + 1)); note "build $folder" "FAILED"
         return 1
     fi
@@ -54,24 +55,24 @@ finish() {
 # Criterion prints "Synthesis: Tested: 21 | Passing: 21 | Failing: 0 | Crashing: 0". Skipped tests are not among the tested ones, and it tells them only when asked to be verbose.
 suite() {   # suite LABEL PROGRAM [PRELOAD [ARGUMENT...]]
     local line status tested passing skips
-    timeout -k 5 900 env ${3:+LD_PRELOAD="$3"} "$2" --short-filename --verbose "${@:4}" >"$out/log" 2>&1
+    timeout -k 5 900 env ${3:+LD_PRELOAD="$3"} "$2" --short-filename --verbose "${@:4}" >"$log" 2>&1
     status=$?
-    line=$(grep -a 'Synthesis: Tested:' "$out/log" | tail -n 1 | sed 's/\x1b\[[0-9;]*m//g')
+    line=$(grep -a 'Synthesis: Tested:' "$log" | tail -n 1 | sed 's/\x1b\[[0-9;]*m//g')
     tested=$(sed -n 's/.*Tested: \([0-9]*\).*/\1/p' <<<"$line")
     passing=$(sed -n 's/.*Passing: \([0-9]*\).*/\1/p' <<<"$line")
-    skips=$(sed 's/\x1b\[[0-9;]*m//g' "$out/log" | grep -a '^\[SKIP\]' | grep -c -v ': Test is disabled')
+    skips=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -a '^\[SKIP\]' | grep -c -v ': Test is disabled')
     if [ -z "$tested" ]; then                              # it crashed, or took too long
-        failed=$((failed + 1)); note "$1" "FAILED with status $status"; tail -n 30 "$out/log"
+        failed=$((failed + 1)); note "$1" "FAILED with status $status"; tail -n 30 "$log"
         return
     fi
     # a sanitizer's report at the end of a test's process does not fail the test by itself
-    if grep -a -qE 'ERROR: (Address|Leak)Sanitizer|: runtime error: ' "$out/log"; then status=sanitizer; fi
+    if grep -a -qE 'ERROR: (Address|Leak)Sanitizer|: runtime error: ' "$log"; then status=sanitizer; fi
     passed=$((passed + passing)) skipped=$((skipped + skips)) failed=$((failed + tested - passing))
     if [ "$status" = 0 ] && [ "$tested" = "$passing" ]; then
         note "$1" "$passing passed$([ "$skips" = 0 ] || echo ", $skips skipped")"
     else
         [ "$tested" != "$passing" ] || failed=$((failed + 1))
-        note "$1" "$((tested - passing)) of $tested FAILED, status $status"; grep -a -vE '^\[(----\]   *$|PASS|RUN |SKIP)' "$out/log" | tail -n 60
+        note "$1" "$((tested - passing)) of $tested FAILED, status $status"; grep -a -vE '^\[(----\]   *$|PASS|RUN |SKIP)' "$log" | tail -n 60
     fi
 }
 # Scripts that end with our own closing line run beside what comes next: they use one core.
@@ -115,7 +116,7 @@ fi
 # ---- SPIR-V
 good=0 bad=0
 for module in build-test/spirv/*.spv; do
-    if spirv-val --target-env vulkan1.1 "$module" >"$out/log" 2>&1; then good=$((good + 1)); else bad=$((bad + 1)); echo "$module"; head -n 3 "$out/log"; fi
+    if spirv-val --target-env vulkan1.1 "$module" >"$log" 2>&1; then good=$((good + 1)); else bad=$((bad + 1)); echo "$module"; head -n 3 "$log"; fi
 done
 passed=$((passed + good)) failed=$((failed + bad))
 note "spirv-val" "$good passed$([ $bad = 0 ] || echo ", $bad FAILED")"
@@ -176,7 +177,17 @@ brief() {       # what these test is the same on every driver: files, threads, t
     esac
 }
 
+# The other drivers' suites run beside the first one's, so that no processor waits for the last test of a suite; what they print comes at the end.
+other_drivers() {
+    local icd
+    passed=0 failed=0 skipped=0 log=$out/others.suite
+    export VKMOE_TEST_BRIEF=1
+    for icd in "${icds[@]:1}"; do on_driver "$icd" brief; done
+    echo "$passed $failed $skipped" >"$out/others.counts"
+}
 if [ ${#icds[@]} -gt 0 ]; then
+    other_drivers >"$out/others.log" 2>&1 &
+    pid_others=$!
     driver "${icds[0]}"
     begin_script test_install tests/test_install.sh build-test
     begin_script test_engine tests/test_engine.sh build-test
@@ -192,12 +203,13 @@ if [ ${#icds[@]} -gt 0 ]; then
         on_driver "${icds[0]}" sanitized_part
     fi
     set +f
-fi
-export VKMOE_TEST_BRIEF=1
-for icd in "${icds[@]:1}"; do on_driver "$icd" brief; done
-if [ ${#icds[@]} -gt 0 ]; then
     end_script test_install ", $(driver_name "${icds[0]}")"
     end_script test_engine ", $(driver_name "${icds[0]}")"
     end_script test_cli ", $(driver_name "${icds[0]}")$([ -n "$fast" ] || echo ", sanitizers")"
+    wait "$pid_others"
+    cat "$out/others.log"
+    if read -r more_passed more_failed more_skipped <"$out/others.counts"; then
+        passed=$((passed + more_passed)) failed=$((failed + more_failed)) skipped=$((skipped + more_skipped))
+    else failed=$((failed + 1)); note "other drivers" "FAILED"; fi
 fi
 finish
