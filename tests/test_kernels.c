@@ -583,7 +583,7 @@ static void check_sorts(const char *caps, bool gpu_shape)
     close_bench(&t);
 }
 Test(sort, device_shape) { check_sorts(NULL, false); }
-Test(sort, gpu_shape) { FIRST_DRIVER_ONLY(); check_sorts("baseline", true); }
+Test(sort, gpu_shape) { FULL_ONLY(); check_sorts("baseline", true); }
 
 /* ---------------------------------------------------------------- sampling */
 
