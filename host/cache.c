@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CACHE_VERSION 1
+#define CACHE_VERSION 2
 #define CACHE_BYTES_MAX (256u << 20)
 
 struct cache_header {

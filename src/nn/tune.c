@@ -154,7 +154,7 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
 
 /* ---------------------------------------------------------------- the file */
 
-#define VERSION 3
+#define VERSION 4
 
 struct header {
     char magic[8];
