@@ -288,14 +288,13 @@ static const struct kind kinds[] = {
     {"weight before, biases, limited", VKM_ACTIVATION_SILU, 1.702f, 7, 1, false, true, true, false, F32, 0, false, SIZE},
 };
 
-/* Unless full only one: those of published models are compared with transformers anyway. */
-Test(layer, experts_of_every_kind)
+/* The kind of that name, or all. */
+static void check_kinds(const char *name)
 {
-    FIRST_DRIVER_ONLY();
     struct counted c;
     counted_open(&c, NULL);
     for (size_t i = 0; i < VKM_COUNT(kinds); i++) {
-        if (!full() && strcmp(kinds[i].name, "weight before, biases, limited")) continue;
+        if (name && strcmp(kinds[i].name, name)) continue;
         struct rig r;
         open_layer(&r, &c, &kinds[i], 4);
         check_tokens(&r, &c, 1, NMSE_F32);
@@ -305,6 +304,9 @@ Test(layer, experts_of_every_kind)
     }
     counted_close(&c);
 }
+
+Test(layer, experts) { FIRST_DRIVER_ONLY(); check_kinds("weight before, biases, limited"); }
+Test(layer, experts_of_every_kind) { FULL_ONLY(); check_kinds(NULL); }     /* those of published models are compared with transformers anyway */
 
 Test(layer, tensor_types_of_every_kind)
 {
