@@ -34,13 +34,28 @@ static double choose(uint32_t n, uint32_t k)
     return r;
 }
 
-/* Expected seconds of the tiles, and classes that are dispatched. */
+/* By Zipf's law a token chooses expert e with 1 - x^(1/e), x such that it chooses k; by steps of what is left. */
+static double zipf_x(uint32_t k, uint32_t experts)
+{
+    double x = 0.5, sum;
+    for (double by = 0.25; by > 1e-17; by /= 2) {
+        sum = 0;
+        for (uint32_t e = 1; e <= experts; e++) sum += 1 - pow(x, 1.0 / e);
+        x += sum > k ? by : -by;
+    }
+    return x;
+}
+
+/* Expected seconds of the tiles, and classes that are dispatched. Half of it with experts that are chosen alike, half by Zipf's law. */
 static double expected(const uint8_t from[VKM_TILE_CLASSES], const double cost[VKM_TILE_CLASSES], double dispatch, uint32_t n, uint32_t k, uint32_t experts)
 {
-    double tiles[VKM_TILE_CLASSES] = {0}, sum = 0, p = (double)k / experts;
+    double tiles[VKM_TILE_CLASSES] = {0}, sum = 0, x = k < experts ? zipf_x(k, experts) : 0;
     uint32_t least = n + 1;
-    for (uint32_t r = 0; r <= n; r++)
-        cut(from, r, tiles, experts * (experts == k ? r == n : choose(n, r) * pow(p, r) * pow(1 - p, n - r)));
+    for (uint32_t e = 1; e <= experts; e++)
+        for (int zipf = 0; zipf < 2; zipf++) {
+            double p = zipf ? 1 - pow(x, 1.0 / e) : (double)k / experts;
+            for (uint32_t r = 0; r <= n; r++) cut(from, r, tiles, 0.5 * (experts == k ? r == n : choose(n, r) * pow(p, r) * pow(1 - p, n - r)));
+        }
     for (uint32_t c = VKM_TILE_CLASSES; c-- > 0;) {
         sum += tiles[c] * cost[c];
         if (experts == 1 ? tiles[c] > 0 : from[c] < least) sum += dispatch;
@@ -106,7 +121,7 @@ Test(fit, known_choices)
 {
     struct vkm_tuning t = {.tiles = {{{1}, {2.5}, {4.2}, {8.5}, {10}, {12}}}};
     check_from(&t, 512, 8, 64, 16, (uint8_t[]){1, 3, 6, NEVER, NEVER, NEVER, NEVER}, "16 rows cost more than two tiles of 8: 5 rows are 4 and 1, 6 are one of 8");
-    check_from(&t, 512, 8, 64, 64, (uint8_t[]){1, 3, 6, NEVER, NEVER, 22, NEVER}, "64 rows are allowed; about 64 come, so that tiles of 32 would bring nothing");
+    check_from(&t, 512, 8, 64, 64, (uint8_t[]){1, 3, 6, NEVER, 18, 35, NEVER}, "64 rows are allowed, and some experts have few: 18 rows are one tile of 32, two of 8 and two of 1 take 10.4; 35 are one of 64, 12.5");
     check_from(&t, 1, 8, 64, 64, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "one token");
     check_from(&t, 4, 1, 1, 16, (uint8_t[]){NEVER, 1, NEVER, NEVER, NEVER, NEVER, NEVER}, "four rows, no more classes than are used");
     t = (struct vkm_tuning){.tiles = {{{1}, {0.9}}}};
@@ -117,6 +132,13 @@ Test(fit, known_choices)
     check_from(&t, 16, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "half a percent is not worth a kernel");
     t = (struct vkm_tuning){.dispatch_ns = 1000, .tiles = {{{1}, {1.5}, {2}}}};
     check_from(&t, 40, 2, 8, 16, (uint8_t[]){NEVER, NEVER, 1, NEVER, NEVER, NEVER, NEVER}, "a dispatch costs more than padding");
+    t = (struct vkm_tuning){.tiles = {{{1}, {4.2}, {7.2}}}};
+    const uint8_t two_sizes[] = {1, NEVER, 8, NEVER, NEVER, NEVER, NEVER};
+    check_from(&t, 40, 2, 8, 16, two_sizes, "ten rows are a tile of eight and two of one");
+    t.byte_ns = 1e-5;
+    check_from(&t, 40, 2, 8, 16, two_sizes, "4 KiB from memory once more take little");
+    t.byte_ns = 1e-3;
+    check_from(&t, 40, 2, 8, 16, (uint8_t[]){1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, "reading them twice takes longer than tiles of eight bring");
 }
 
 Test(fit, goes_by_the_columns)
@@ -150,7 +172,7 @@ Test(fit, any_costs_and_numbers)
 {
     struct ref_rng rng = ref_seed(11);
     for (uint32_t i = 0; i < 3000; i++) {
-        struct vkm_tuning t = {.dispatch_ns = i % 3 ? ref_uniform(&rng) * 1e5 : 0};
+        struct vkm_tuning t = {.dispatch_ns = i % 3 ? ref_uniform(&rng) * 1e5 : 0, .byte_ns = i % 4 ? 0 : ref_uniform(&rng)};
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) t.tiles[0][c] = (struct vkm_tile_cost){c && ref_uniform(&rng) < 0.2 ? 0 : pow(10, ref_uniform(&rng) * 24 - 12), i % 5 ? 0 : ref_uniform(&rng)};
         uint32_t experts = 1 + (uint32_t)(ref_uniform(&rng) * 1024), used = 1 + (uint32_t)(ref_uniform(&rng) * (experts < 32 ? experts : 32)), n = 1 + (uint32_t)(ref_uniform(&rng) * (i % 2 ? 20000 : 40));
         const struct vkm_weight w = weight(0, 1 + i % 1000, 1 + i % 77), *one[] = {&w};
@@ -192,7 +214,7 @@ static const struct vkm_tuning_key key = {.kernels = 0x123456789abcdef0u, .vendo
 
 static struct vkm_tuning some_tuning(void)
 {
-    struct vkm_tuning t = {.dispatch_ns = 1234.5};
+    struct vkm_tuning t = {.dispatch_ns = 1234.5, .byte_ns = 0.25};
     t.exact[2] = 1;
     for (size_t i = 0; i < vkm_type_count; i++)
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) t.tiles[i][c] = (struct vkm_tile_cost){i == 4 ? 0 : 1 + (double)i + c / 10.0, i + 100.0};
@@ -227,7 +249,7 @@ Test(record, survives_and_refuses_damage)
     cr_expect_eq(memcmp(&got, &poison, sizeof got), 0, "a record that was refused has written something");
 }
 
-/* What a hash does not catch: another key, and a writer that means harm. The header is 72 bytes, its hash at 56; an entry is 104. */
+/* What a hash does not catch: another key, and a writer that means harm. The header is 80 bytes, its hash at 56; an entry is 120. */
 Test(record, refuses_what_is_well_made)
 {
     const struct vkm_tuning t = some_tuning();
@@ -240,8 +262,8 @@ Test(record, refuses_what_is_well_made)
     static const double bad[] = {-1, NAN, INFINITY, 1e13, -8e3};
     static const uint32_t no_type = 9999, eight = 8, first_again = 0, too_many = 17, exact_two = 2 << 16 | VKM_TILE_CLASSES;
     const struct { size_t at; const void *value; size_t size; const char *what; } changes[] = {
-        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72 + 8, &bad[0], 8, "negative"}, {72 + 16, &bad[1], 8, "NaN"}, {72 + 120 + 8, &bad[2], 8, "infinite"},
-        {72 + 120 + 16, &bad[3], 8, "endless"}, {72, &no_type, 4, "a type that is none"}, {76, &eight, 4, "eight classes"}, {76, &exact_two, 4, "neither exact nor not"}, {72 + 16, &bad[4], 8, "less than nothing"}, {72 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
+        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72, &bad[0], 8, "memory of negative time"}, {80 + 8, &bad[0], 8, "negative"}, {80 + 16, &bad[1], 8, "NaN"}, {80 + 120 + 8, &bad[2], 8, "infinite"},
+        {80 + 120 + 16, &bad[3], 8, "endless"}, {80, &no_type, 4, "a type that is none"}, {84, &eight, 4, "eight classes"}, {84, &exact_two, 4, "neither exact nor not"}, {80 + 16, &bad[4], 8, "less than nothing"}, {80 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
     for (size_t i = 0; i < VKM_COUNT(changes); i++) {
         const uint64_t zero = 0;
         n = vkm_tuning_format(&key, &t, bytes);

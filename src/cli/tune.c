@@ -1,4 +1,4 @@
-/* vkmoe tune: measures what tiles of each size cost for each type of weights on this device, and what a dispatch costs; prints and keeps it. */
+/* vkmoe tune: measures what tiles of each size cost for each type of weights on this device, what a dispatch costs, and reading weights from memory; prints and keeps it. */
 #include "tune.h"
 #include <math.h>
 #include <stdlib.h>
@@ -9,8 +9,9 @@
 #define SIDE 1024u                         /* rows of a matrix, and columns of the wide one */
 #define NARROW (VKM_TUNING_BLOCKS * 32u)   /* columns of the other, no fewer than the blocks of K types have */
 #define TILES 256u                         /* of a dispatch */
-#define TILES_CPU 16u
-#define SHARING 8u                         /* tiles that have a matrix in common, as those of an expert have: memory is read once however rows are cut, what tiles cost is the rest */
+#define TILES_CPU 32u
+#define SHARING 32u                        /* tiles that have a matrix in common: what reading it costs is measured apart, for it is read once for all tiles of an expert that have the same size */
+#define FAR 32u                            /* matrices of F32, 4 MiB each: more than caches hold */
 #define DISPATCHES 16u                     /* of a tile each, against one of all */
 #define SUBMIT_SECONDS 0.01                /* makes the round trip of a submission small */
 #define REPEAT_MOST 1000u
@@ -68,7 +69,7 @@ struct bed {
     vkm_buffer *workspace;
     struct vkm_region x, y;
     struct vkm_inputs inputs;
-    uint32_t cols, tiles, rows, lists, perm, scale, args, words;   /* the last five: words */
+    uint32_t cols, sharing, tiles, rows, lists, same, perm, scale, args, words;   /* the last six: words; same: a list of tiles of one row and the first matrix */
     const struct vkm_tuning *exact;        /* one that keeps int8dot away; NULL: as the device's caps are */
     struct vkm_build build;
 };
@@ -85,6 +86,7 @@ static void lay_out(struct bed *d)
     d->words = 0;
     d->rows = d->tiles * vkm_shape_tile_most(&d->t->shape);
     d->lists = take(d, 2ull * d->tiles * VKM_TILE_CLASSES);
+    d->same = take(d, 2ull * d->tiles);
     d->perm = take(d, d->rows);
     d->scale = take(d, d->rows);
     d->args = take(d, 3 * (DISPATCHES + 1));
@@ -105,9 +107,10 @@ static vkm_result fill(struct bed *d)
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
         for (uint32_t i = 0; i < d->tiles; i++) {
             uint32_t *tile = words + d->lists + 2 * (c * d->tiles + i);
-            tile[0] = i / SHARING | sizes[c] << 16;
+            tile[0] = i / d->sharing | sizes[c] << 16;
             tile[1] = i * sizes[c];
         }
+    for (uint32_t i = 0; i < d->tiles; i++) words[d->same + 2 * i] = sizes[0] << 16, words[d->same + 2 * i + 1] = i * sizes[0];
     for (uint32_t i = 0; i < d->rows; i++) words[d->perm + i] = i, memcpy(words + d->scale + i, &one, 4);
     for (uint32_t i = 0; i <= DISPATCHES; i++) {
         uint32_t *a = words + d->args + 3 * i;
@@ -122,8 +125,10 @@ static vkm_result fill(struct bed *d)
     return r;
 }
 
-/* A dispatch of `tiles` tiles of class c from the list's `first` on; args: where its workgroups are, 0: given. */
-static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint32_t first, uint32_t tiles, uint32_t args)
+static uint32_t list_of(const struct bed *d, uint32_t c) { return d->lists + 2 * c * d->tiles; }
+
+/* A dispatch of `tiles` tiles of class c from that word on; args: where its workgroups are, 0: given. */
+static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint32_t list, uint32_t tiles, uint32_t args)
 {
     struct vkm_build *b = &d->build;
     struct vkm_region in = d->x;
@@ -134,7 +139,7 @@ static vkm_result add_step(struct bed *d, vkm_program *program, uint32_t c, uint
     vkm_matmul_push(b, &d->w, &push);
     push.n = rows; push.n_used = 1;
     push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = d->y.at; push.ld_y = d->y.ld;
-    push.ws_tiles = d->lists + 2 * (c * d->tiles + first); push.ws_perm = d->perm; push.ws_scale = d->scale;
+    push.ws_tiles = list; push.ws_perm = d->perm; push.ws_scale = d->scale;
     struct vkm_step step = {.groups = {tiles, vkm_matmul_groups(&b->shape, &d->w, sizes[c]), 1}, .bindings = b->sets[d->w.set], .concurrent = args != 0, .indirect = args != 0, .indirect_offset = (uint64_t)args * 4,
                             .bytes = vkm_matmul_bytes(&d->w) * tiles, .flops = 2ull * tiles * sizes[c] * SIDE * d->cols};
     VKM_STEP_PUSH(step, push);
@@ -161,7 +166,7 @@ static vkm_result prepare(struct bed *d)
     TRY(vkm_program_create(d->t->device, "tune", &all, d->t->err));
     vkm_result r = VKM_OK;
     for (uint32_t c = 0; !r && c < VKM_TILE_CLASSES; c++)
-        if (possible(d, c)) r = add_step(d, all, c, 0, d->tiles, 0);
+        if (possible(d, c)) r = add_step(d, all, c, list_of(d, c), d->tiles, 0);
     if (!r) r = vkm_program_finish(all, d->t->err);
     if (!r) r = bench_run_once(d->t->device, all, d->t->err);
     vkm_program_destroy(all);
@@ -180,7 +185,7 @@ static vkm_result time_tiles(struct bed *d, double ns[VKM_TILE_CLASSES])
         r = vkm_program_create(t->device, "tune", &racers[n].program, t->err);
         if (r) break;
         class_of[n++] = c;
-        r = add_step(d, racers[n - 1].program, c, 0, d->tiles, 0);
+        r = add_step(d, racers[n - 1].program, c, list_of(d, c), d->tiles, 0);
         if (!r) r = vkm_program_finish(racers[n - 1].program, t->err);
     }
     if (!r) r = tune_race(t->device, racers, n, ROUNDS_LEAST, ROUNDS_MOST, t->args->budget / (has_int8(t, d->type) ? 4 : 2), t->err);
@@ -192,7 +197,7 @@ static vkm_result time_tiles(struct bed *d, double ns[VKM_TILE_CLASSES])
 }
 
 /* DISPATCHES of one tile of one row against one of so many: all that another dispatch costs, with its share of the device running empty at its end. */
-static vkm_result time_dispatch(struct bed *d)
+static vkm_result time_dispatch(struct bed *d, double *ns)
 {
     struct tune *t = d->t;
     struct tune_racer racers[2] = {{0}};
@@ -200,36 +205,54 @@ static vkm_result time_dispatch(struct bed *d)
     vkm_result r = VKM_OK;
     for (uint32_t i = 0; !r && i < 2; i++) {
         r = vkm_program_create(t->device, "tune", &racers[i].program, t->err);
-        if (!r && i == 0) r = add_step(d, racers[i].program, 0, 0, tiles, d->args + 3 * DISPATCHES);
-        for (uint32_t k = 0; !r && i == 1 && k < tiles; k++) r = add_step(d, racers[i].program, 0, k, 1, d->args + 3 * k);
+        if (!r && i == 0) r = add_step(d, racers[i].program, 0, list_of(d, 0), tiles, d->args + 3 * DISPATCHES);
+        for (uint32_t k = 0; !r && i == 1 && k < tiles; k++) r = add_step(d, racers[i].program, 0, list_of(d, 0) + 2 * k, 1, d->args + 3 * k);
         if (!r) r = vkm_program_finish(racers[i].program, t->err);
     }
     if (!r) r = vkm_workspace_write(t->device, d->workspace, (uint64_t)(d->args + 3 * DISPATCHES) * 4, &tiles, 4, t->err);
     if (!r) r = tune_race(t->device, racers, 2, ROUNDS_LEAST, TUNE_RUNS, t->args->budget, t->err);
-    if (!r) t->tuning.dispatch_ns = fmax(0, (racers[1].seconds - racers[0].seconds) * 1e9 / (tiles - 1));
+    if (!r) *ns = fmax(0, (racers[1].seconds - racers[0].seconds) * 1e9 / (tiles - 1));
     for (uint32_t i = 0; i < 2; i++) vkm_program_destroy(racers[i].program);
     return r;
 }
 
-static vkm_result measure(struct bed *d, double ns[VKM_TILE_CLASSES], bool dispatch)
+/* Tiles of one row that have a matrix each against as many that have the same: nanoseconds that a byte from memory costs. */
+static vkm_result time_memory(struct bed *d, double *ns)
 {
     struct tune *t = d->t;
-    TRY(bench_plan_experts(t->caps, d->type, SIDE, d->cols, vkm_div_up(d->tiles, SHARING), &d->plan, t->err));
+    struct tune_racer racers[2] = {{0}};
+    vkm_result r = VKM_OK;
+    for (uint32_t i = 0; !r && i < 2; i++) {
+        r = vkm_program_create(t->device, "tune", &racers[i].program, t->err);
+        if (!r) r = add_step(d, racers[i].program, 0, i ? list_of(d, 0) : d->same, d->tiles, 0);
+        if (!r) r = vkm_program_finish(racers[i].program, t->err);
+    }
+    if (!r) r = tune_race(t->device, racers, 2, ROUNDS_LEAST, TUNE_RUNS, t->args->budget, t->err);
+    if (!r) *ns = fmax(0, (racers[1].seconds - racers[0].seconds) * 1e9 / ((double)vkm_matmul_bytes(&d->w) * (d->tiles - 1)));
+    for (uint32_t i = 0; i < 2; i++) vkm_program_destroy(racers[i].program);
+    return r;
+}
+
+typedef vkm_result time_fn(struct bed *d, double *ns);
+
+static vkm_result measure(struct bed *d, time_fn *timing, double *ns)
+{
+    struct tune *t = d->t;
+    TRY(bench_plan_experts(t->caps, d->type, SIDE, d->cols, vkm_div_up(d->tiles, d->sharing), &d->plan, t->err));
     d->w = d->plan.moe.down;
     TRY(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, (uint64_t)d->words * 4, "workspace", &d->workspace, t->err));
     TRY(bench_weights_create(t->device, &d->plan, 1, 1, d->workspace, &d->weights, t->err));
     TRY(fill(d));
     d->build = (struct vkm_build){.device = t->device, .workspace = d->workspace, .sets = d->weights.sets, .layer = -1, .err = t->err, .inputs = d->inputs, .shape = t->shape, .tuning = d->exact};
     TRY(prepare(d));
-    TRY(time_tiles(d, ns));
-    return dispatch ? time_dispatch(d) : VKM_OK;
+    return timing(d, ns);
 }
 
-static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, uint32_t cols, const struct vkm_tuning *exact, double ns[VKM_TILE_CLASSES], bool dispatch)
+static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, uint32_t cols, uint32_t tiles, uint32_t sharing, const struct vkm_tuning *exact, time_fn *timing, double *ns)
 {
-    struct bed d = {.t = t, .type = type, .cols = cols, .exact = exact, .tiles = t->caps->type == VKM_TYPE_CPU ? TILES_CPU : TILES};
+    struct bed d = {.t = t, .type = type, .cols = cols, .exact = exact, .tiles = tiles, .sharing = sharing};
     for (lay_out(&d); (uint64_t)d.words * 4 > t->caps->storage_range && d.tiles > 2; lay_out(&d)) d.tiles /= 2;
-    vkm_result r = measure(&d, ns, dispatch);
+    vkm_result r = measure(&d, timing, ns);
     bench_wipe();
     bench_weights_destroy(&d.weights);
     vkm_buffer_destroy(d.workspace);
@@ -237,12 +260,14 @@ static vkm_result measure_matrices(struct tune *t, const struct vkm_type *type, 
     return r;
 }
 
+static uint32_t tiles_of(const struct tune *t) { return t->caps->type == VKM_TYPE_CPU ? TILES_CPU : TILES; }
+
 /* What narrow and wide matrices take tells what a tile takes for its columns, and what besides. */
-static vkm_result measure_form(struct tune *t, const struct vkm_type *type, const struct vkm_tuning *exact, bool dispatch, struct vkm_tile_cost tiles[VKM_TILE_CLASSES])
+static vkm_result measure_form(struct tune *t, const struct vkm_type *type, const struct vkm_tuning *exact, struct vkm_tile_cost tiles[VKM_TILE_CLASSES])
 {
     double wide[VKM_TILE_CLASSES] = {0}, narrow[VKM_TILE_CLASSES] = {0};
-    TRY(measure_matrices(t, type, SIDE, exact, wide, false));
-    TRY(measure_matrices(t, type, NARROW, exact, narrow, dispatch));
+    TRY(measure_matrices(t, type, SIDE, tiles_of(t), SHARING, exact, time_tiles, wide));
+    TRY(measure_matrices(t, type, NARROW, tiles_of(t), SHARING, exact, time_tiles, narrow));
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
         double block = (wide[c] - narrow[c]) / ((SIDE - NARROW) / 32), panel = wide[c] - block * (SIDE / 32);
         if (block <= 0) block = wide[c] / (SIDE / 32), panel = 0;       /* not measured, or noise: no column is free */
@@ -252,20 +277,30 @@ static vkm_result measure_form(struct tune *t, const struct vkm_type *type, cons
 }
 
 /* Where the caps have int8dot, with and without it: it has to be faster to be used. */
-static vkm_result measure_type(struct tune *t, const struct vkm_type *type, bool dispatch)
+static vkm_result measure_type(struct tune *t, const struct vkm_type *type)
 {
     size_t i = (size_t)(type - vkm_types);
     struct vkm_tuning keep_away = {.dispatch_ns = 0};
     struct vkm_tile_cost exact[VKM_TILE_CLASSES];
     bench_say("%s", type->name);
-    TRY(measure_form(t, type, NULL, dispatch, t->tuning.tiles[i]));
+    TRY(measure_form(t, type, NULL, t->tuning.tiles[i]));
     if (!has_int8(t, type)) return VKM_OK;
     bench_say("%s without int8dot", type->name);
     keep_away.exact[i] = 1;
-    TRY(measure_form(t, type, &keep_away, false, exact));
+    TRY(measure_form(t, type, &keep_away, exact));
     t->tuning.exact[i] = vkm_tuning_prefers_exact(exact, t->tuning.tiles[i]);
     if (t->tuning.exact[i]) memcpy(t->tuning.tiles[i], exact, sizeof exact);
     return VKM_OK;
+}
+
+/* What has to do with no type. */
+static vkm_result measure_device(struct tune *t)
+{
+    const struct vkm_type *type = NULL;
+    for (size_t i = vkm_type_count; i-- > 0;) if (t->types[i]) type = &vkm_types[i];
+    bench_say("dispatches and memory");
+    TRY(measure_matrices(t, type, NARROW, tiles_of(t), SHARING, NULL, time_dispatch, &t->tuning.dispatch_ns));
+    return measure_matrices(t, bench_type_find("f32", 3), SIDE, FAR, 1, NULL, time_memory, &t->tuning.byte_ns);
 }
 
 /* ---------------------------------------------------------------- saying it */
@@ -312,7 +347,7 @@ static void print_text(const struct tune *t, const char *path)
             if (cost(t, i, c) > 0) printf(c ? "   %11.4g %6.2f" : "  %11.4g", cost(t, i, c), cost(t, i, c) / cost(t, i, 0));
         puts(t->tuning.exact[i] ? "   without int8dot" : "");
     }
-    printf("\nA dispatch more: %.3g us\n\nTiles that experts' rows are cut into\n", t->tuning.dispatch_ns * 1e-3);
+    printf("\nA dispatch more: %.3g us; weights from memory: %.3g ns a KiB more\n\nTiles that experts' rows are cut into\n", t->tuning.dispatch_ns * 1e-3, t->tuning.byte_ns * 1024);
     for (size_t i = 0; i < vkm_type_count; i++)
         for (size_t k = 0; t->types[i] && k < VKM_COUNT(examples); k++) {
             uint8_t tile_from[VKM_TILE_CLASSES];
@@ -334,6 +369,7 @@ static void print_json(const struct tune *t, const vkm_device_info *device, cons
     json_str(j, "caps", device->caps);
     if (path) json_str(j, "file", path);
     json_real(j, "dispatch_ns", t->tuning.dispatch_ns);
+    json_real(j, "byte_ns", t->tuning.byte_ns);
     json_open(j, "types", '[', false);
     for (size_t i = 0; i < vkm_type_count; i++) {
         if (!t->types[i]) continue;
@@ -393,13 +429,9 @@ static bool parse_types(const char *list, bool types[VKM_TUNING_TYPES])
 static int measure_all(struct tune *t, const vkm_device_info *device)
 {
     char path[4096];
-    vkm_result r = VKM_OK;
-    bool first = true;
-    for (size_t i = 0; !r && i < vkm_type_count; i++) {
-        if (!t->types[i]) continue;
-        r = measure_type(t, &vkm_types[i], first);
-        first = false;
-    }
+    vkm_result r = measure_device(t);
+    for (size_t i = 0; !r && i < vkm_type_count; i++)
+        if (t->types[i]) r = measure_type(t, &vkm_types[i]);
     if (!r && t->folder) r = vkm_tuning_save(t->folder, &t->key, &t->tuning, t->err);
     if (r) return fail_error(t->err);
     if (t->folder) vkm_tuning_path(t->folder, &t->key, path, sizeof path);

@@ -5,12 +5,13 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---------------------------------------------------------------- choosing */
 
 #define LARGEST 128                   /* rows of the largest class */
 #define EARN 0.005                   /* of the time: what a class must bring */
-#define NEGLIGIBLE 1e-9              /* numbers of rows that are less likely than the likeliest by this are left out */
+#define NEGLIGIBLE 1e-6              /* numbers of rows that are less likely than the likeliest by this are left out */
 
 static const uint8_t sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
 
@@ -19,7 +20,8 @@ struct cover {
     uint8_t from[VKM_TILE_CLASSES];
     bool any;
     uint32_t last;                   /* the largest class */
-    double cost[VKM_TILE_CLASSES], time[LARGEST + 1];
+    double cost[VKM_TILE_CLASSES], time[LARGEST + 1];       /* of tiles, weights in cache */
+    double memory;                   /* ns of reading the expert's weights */
 };
 
 static uint32_t type_index(const struct vkm_type *type)
@@ -64,11 +66,11 @@ static double tile_cost(const struct vkm_tuning *t, const struct vkm_weight *con
     return sum;
 }
 
-/* Class c joins, which is larger than all that are there: from the first number of rows that one tile of it is the fastest for; the first of all for any rows. */
-static void add_class(struct cover *v, uint32_t c)
+/* Class c joins, which is larger than all that are there: from the first number of rows that one tile of it is the fastest for, or slower by less than `spared`; the first of all for any rows. */
+static void add_class(struct cover *v, uint32_t c, double spared)
 {
     uint32_t first = 1;
-    while (v->any && first <= sizes[c] && v->cost[c] >= v->time[first]) first++;
+    while (v->any && first <= sizes[c] && v->cost[c] >= v->time[first] + spared) first++;
     if (first > sizes[c]) return;
     v->any = true;
     for (uint32_t smaller = 0; smaller < c; smaller++)
@@ -81,19 +83,12 @@ static void add_class(struct cover *v, uint32_t c)
 /* Tiles of the largest class that r rows begin with. */
 static uint32_t large_tiles(const struct cover *v, uint32_t r) { return r < v->from[v->last] ? 0 : (r - v->from[v->last]) / sizes[v->last] + 1; }
 
-static double time_of(const struct cover *v, uint32_t r)
-{
-    if (r <= LARGEST) return v->time[r];
-    uint32_t tiles = large_tiles(v, r), taken = tiles * sizes[v->last];
-    return tiles * v->cost[v->last] + v->time[r > taken ? r - taken : 0];
-}
-
 /* Classes that n rows come to be cut into. */
 static uint32_t classes_of(const struct cover *v, uint32_t n)
 {
     uint32_t classes = 0;
     for (uint32_t c = VKM_TILE_CLASSES, left = n; c-- > 0 && left > 0;) {
-        if (v->from[c] > left) continue;
+        if (v->from[c] > left || v->from[c] == VKM_TILE_NEVER) continue;
         uint32_t taken = ((left - v->from[c]) / sizes[c] + 1) * sizes[c];
         left = left > taken ? left - taken : 0;
         classes++;
@@ -101,23 +96,86 @@ static uint32_t classes_of(const struct cover *v, uint32_t n)
     return classes;
 }
 
-/* Expected time of an expert's tiles: binomial weights from the mode outwards, divided by their sum. */
-static double expected(const struct cover *v, uint32_t n, double p)
+static double time_of(const struct cover *v, uint32_t r)
 {
+    double memory = v->memory > 0 ? v->memory * classes_of(v, r) : 0;
+    if (r <= LARGEST) return memory + v->time[r];
+    uint32_t tiles = large_tiles(v, r), taken = tiles * sizes[v->last];
+    return memory + tiles * v->cost[v->last] + v->time[r > taken ? r - taken : 0];
+}
+
+/* How many experts have how many rows. */
+#define ROWS 1024u
+struct histogram {
+    double experts[ROWS];
+    double rest, rest_rows;          /* experts with more rows, and those rows */
+};
+
+static void add_experts(struct histogram *h, double experts, uint32_t rows)
+{
+    if (rows < ROWS) h->experts[rows] += experts;
+    else h->rest += experts, h->rest_rows += experts * rows;
+}
+
+/* Experts that each of n tokens chooses with probability p: binomial weights from the mode outwards, divided by their sum. */
+static void add_binomial(struct histogram *h, double experts, uint32_t n, double p)
+{
+    if (p > 1 - NEGLIGIBLE) {
+        add_experts(h, experts, n);
+        return;
+    }
     uint32_t mode = (uint32_t)((n + 1) * p);
-    double sum = 1, time = time_of(v, mode), odds = p / (1 - p), weight = 1;
-    for (uint32_t r = mode; r < n; r++) {
-        weight *= (double)(n - r) / (r + 1) * odds;
-        if (weight < NEGLIGIBLE) break;
-        sum += weight, time += weight * time_of(v, r + 1);
+    double odds = p / (1 - p), sum = 0;
+    for (int adds = 0; adds < 2; adds++) {                  /* the first time for the sum */
+        double weight = 1, scale = adds ? experts / sum : 0;
+        if (adds) add_experts(h, scale, mode);
+        else sum = 1;
+        for (uint32_t r = mode; r < n && weight >= NEGLIGIBLE; r++) {
+            weight *= (double)(n - r) / (r + 1) * odds;
+            if (adds) add_experts(h, scale * weight, r + 1);
+            else sum += weight;
+        }
+        weight = 1;
+        for (uint32_t r = mode; r > 0 && weight >= NEGLIGIBLE; r--) {
+            weight *= (double)r / (n - r + 1) / odds;
+            if (adds) add_experts(h, scale * weight, r - 1);
+            else sum += weight;
+        }
     }
-    weight = 1;
-    for (uint32_t r = mode; r > 0; r--) {
-        weight *= (double)r / (n - r + 1) / odds;
-        if (weight < NEGLIGIBLE) break;
-        sum += weight, time += weight * time_of(v, r - 1);
+}
+
+/* Chosen by a token when its clock, exponential of rate 1/rank, rings before `end`: the first so many that ring are a choice without repetition in proportion to 1/rank. */
+static double chosen(uint32_t rank, double end) { return 1 - exp(-end / rank); }
+
+/* Half as if all experts were alike likely, half by Zipf's law. */
+static void expect_rows(struct histogram *h, uint32_t n, uint32_t n_used, uint32_t n_expert)
+{
+    memset(h, 0, sizeof *h);
+    if (n_used >= n_expert) {                               /* every expert has all n rows */
+        add_experts(h, n_expert, n);
+        return;
     }
-    return time / sum;
+    add_binomial(h, n_expert * 0.5, n, (double)n_used / n_expert);
+    double low = 0, high = 64.0 * n_expert;
+    for (int i = 0; i < 50; i++) {
+        double middle = (low + high) / 2, sum = 0;
+        for (uint32_t rank = 1; rank <= n_expert; rank++) sum += chosen(rank, middle);
+        if (sum < n_used) low = middle;
+        else high = middle;
+    }
+    for (uint32_t rank = 1, alike; rank <= n_expert; rank += alike) {
+        alike = 1 + rank / 16;
+        if (alike > n_expert + 1 - rank) alike = n_expert + 1 - rank;
+        add_binomial(h, alike * 0.5, n, chosen(rank + alike / 2, low));
+    }
+}
+
+static double expected(const struct cover *v, const struct histogram *h)
+{
+    double time = h->rest > 0 ? h->rest * time_of(v, (uint32_t)(h->rest_rows / h->rest)) : 0;
+    for (uint32_t r = 1; r < ROWS; r++)
+        if (h->experts[r] > 0) time += h->experts[r] * time_of(v, r);
+    return time;
 }
 
 bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t most_tile,
@@ -125,6 +183,7 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
 {
     struct cover start = {.any = false};
     uint32_t able = 0;
+    for (uint32_t i = 0; i < n_weights; i++) start.memory += tuning->byte_ns * (double)(vkm_type_panel_bytes(weights[i]->type, weights[i]->kb) * weights[i]->n_panels);
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
         start.from[c] = VKM_TILE_NEVER;
         start.cost[c] = sizes[c] <= most_tile ? tile_cost(tuning, weights, n_weights, c) : 0;
@@ -132,18 +191,20 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
     }
     if (n <= 1) able &= n;                                  /* one token: the tiles of one row that layer.c knows without a list */
     if (!able) return false;
-    bool dense = n_used >= n_expert;                        /* every expert has all n rows */
+    struct histogram rows;
     double least = INFINITY;
-    for (uint32_t set = 1; set < 1u << VKM_TILE_CLASSES; set++) {
+    expect_rows(&rows, n, n_used, n_expert);
+    for (uint32_t i = 2; i < 2u << VKM_TILE_CLASSES; i++) {
+        uint32_t set = i / 2;
+        double spared = i % 2 ? start.memory : 0;           /* rows that are left by tiles of a size, in one more of them and not in smaller ones, for which weights are read again */
         if ((set & able) != set) continue;
         struct cover v = start;
         uint32_t classes = 0;
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
-            if (set >> c & 1) add_class(&v, c);
+            if (set >> c & 1) add_class(&v, c, spared);
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) classes += v.from[c] <= n && v.from[c] != VKM_TILE_NEVER;
         if (n_expert == 1) classes = classes_of(&v, n);                             /* a dense matmul makes no empty dispatches */
-        double tiles = n_expert * (dense ? time_of(&v, n) : expected(&v, n, (double)n_used / n_expert));
-        double time = (tiles + (double)classes * n_weights * tuning->dispatch_ns) * (1 + EARN * classes);
+        double time = (expected(&v, &rows) + (double)classes * n_weights * tuning->dispatch_ns) * (1 + EARN * classes);
         if (time < least) {
             least = time;
             memcpy(tile_from, v.from, sizeof v.from);
@@ -154,17 +215,17 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
 
 /* ---------------------------------------------------------------- the file */
 
-#define VERSION 4
+#define VERSION 5
 
 struct header {
     char magic[8];
     uint32_t version, n_types;
     struct vkm_tuning_key key;
     uint64_t hash;                   /* of all bytes, taken with 0 here */
-    double dispatch_ns;
+    double dispatch_ns, byte_ns;
 };
 struct entry { uint32_t type; uint16_t n_classes, exact; struct vkm_tile_cost tiles[VKM_TILE_CLASSES]; };
-_Static_assert(sizeof(struct vkm_tuning_key) == 40 && sizeof(struct header) == 72 && sizeof(struct entry) == 8 + 16 * VKM_TILE_CLASSES, "no padding");
+_Static_assert(sizeof(struct vkm_tuning_key) == 40 && sizeof(struct header) == 80 && sizeof(struct entry) == 8 + 16 * VKM_TILE_CLASSES, "no padding");
 _Static_assert(sizeof(struct header) + VKM_TUNING_TYPES * sizeof(struct entry) <= VKM_TUNING_BYTES_MAX, "room for all types");
 
 static const char magic[8] = "VKMTUNE";
@@ -184,7 +245,7 @@ struct vkm_tuning_key vkm_tuning_key_of(const struct vkm_caps *caps, const struc
 
 size_t vkm_tuning_format(const struct vkm_tuning_key *key, const struct vkm_tuning *t, uint8_t bytes[VKM_TUNING_BYTES_MAX])
 {
-    struct header h = {.version = VERSION, .key = *key, .dispatch_ns = t->dispatch_ns};
+    struct header h = {.version = VERSION, .key = *key, .dispatch_ns = t->dispatch_ns, .byte_ns = t->byte_ns};
     size_t n = sizeof h;
     memcpy(h.magic, magic, sizeof magic);
     for (size_t i = 0; i < vkm_type_count; i++) {
@@ -221,8 +282,8 @@ const char *vkm_tuning_parse(const struct vkm_tuning_key *key, const void *bytes
     zeroed.hash = 0;
     if (vkm_hash(vkm_hash(VKM_HASH_START, &zeroed, sizeof zeroed), at + sizeof h, n - sizeof h) != h.hash) return "its content is damaged";
     if (memcmp(&h.key, key, sizeof h.key)) return "it is of another device, driver or build";
-    if (!is_time(h.dispatch_ns)) return "its content is damaged";
-    t.dispatch_ns = h.dispatch_ns;
+    if (!is_time(h.dispatch_ns) || !is_time(h.byte_ns)) return "its content is damaged";
+    t.dispatch_ns = h.dispatch_ns, t.byte_ns = h.byte_ns;
     for (uint32_t i = 0; i < h.n_types; i++) {
         struct entry e;
         memcpy(&e, at + sizeof h + i * sizeof e, sizeof e);
