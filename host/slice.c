@@ -48,12 +48,12 @@ struct kind {
     double n, x, y, xx, xy;
 };
 
-#define QUERIES 256u                /* timestamps of a slice: one at each barrier, as far as they go */
+#define QUERIES 256u                /* timestamps of a slice: one at its begin and end; where it is to end in time one at each barrier, as far as they go (an eighth of the time on lavapipe) */
 #define EXCESSES 40u                /* of so many the next exceeds the second largest with a chance of 2 in 41 */
 #define ITEMS 2048u                 /* steps of a slice that are learnt from */
 
 #define COPIES UINT32_MAX           /* instead of a kind: copies of vkm_slicer_copy, of any size; part: their ns by the model */
-struct item { uint32_t kind; float part, load; };
+struct item { uint32_t kind; float part, load, expected, doubt; };     /* the last two: see learn_from */
 struct slice {
     uint32_t n_stamps, n_items, n_whole;         /* n_whole: stamps up to which all items are there */
     bool guessed;                                /* some of it was of a kind hardly seen */
@@ -195,25 +195,27 @@ static void observe(vkm_slicer *s, const struct item *item, double expected, dou
 /* How far a kind's expected time may be off: the less it was seen. */
 static double doubt(const struct kind *k, double expected) { return expected * expected / (k->n + 0.1); }
 
-/* Items [first, end) took so long together. What is more or less than expected is shared out among them by their doubt, as a Kalman filter would. */
-static void learn_from(vkm_slicer *s, const struct slice *slice, uint32_t first, uint32_t end, double ns)
+/* Items [first, end) took so long together. What is more or less than expected is shared out among them by their doubt, as a Kalman filter would: by what was expected before any of them is observed, or of a
+ * kind that is there many times each would see the last one's share in what is expected, and add to it. */
+static void learn_from(vkm_slicer *s, struct slice *slice, uint32_t first, uint32_t end, double ns)
 {
     double sum = 0, doubts = 0, model = 0;
     if (end - first == 1 && slice->items[first].kind == COPIES) s->copy_scale += (s->copy_scale > 0 ? 0.2 : 1) * (ns / slice->items[first].part - s->copy_scale);
     for (uint32_t i = first; i < end; i++) {
-        const struct item *item = &slice->items[i];
+        struct item *item = &slice->items[i];
         if (item->kind == COPIES) return;
         double expected = expected_ns(s, item->kind, item->load);
+        item->expected = (float)expected;
+        item->doubt = (float)doubt(&s->kinds[item->kind], expected);
         sum += piece_ns(s, expected, item->part);
-        doubts += doubt(&s->kinds[item->kind], expected) * item->part;
+        doubts += (double)item->doubt * item->part;
         model += s->kinds[item->kind].model_ns * item->part;
     }
     if (doubts <= 0 || ns <= 0) return;
     s->least_ns = ns / (end - first) < s->least_ns ? ns / (end - first) : s->least_ns * 1.001;      /* the least seen, or not for long */
     for (uint32_t i = first; i < end; i++) {
         const struct item *item = &slice->items[i];
-        double expected = expected_ns(s, item->kind, item->load);
-        observe(s, item, expected, expected + (ns - sum) * doubt(&s->kinds[item->kind], expected) / doubts);
+        observe(s, item, item->expected, item->expected + (ns - sum) * item->doubt / doubts);
     }
     if (model > 0) s->scale += 0.1 * (ns / model - s->scale);
 }
@@ -257,6 +259,12 @@ static void full_barrier(vkm_slicer *s)
     s->state = CLEAN;
 }
 
+/* At a barrier. */
+static void stamp_between(vkm_slicer *s)
+{
+    if (s->open->budget_ns > 0) stamp(s, false);
+}
+
 bool vkm_slicer_begin(vkm_slicer *s, void *commands, uint32_t max_us, uint32_t max_dispatches)
 {
     assert(!s->open);
@@ -279,13 +287,14 @@ bool vkm_slicer_begin(vkm_slicer *s, void *commands, uint32_t max_us, uint32_t m
 }
 
 bool vkm_slicer_full(const vkm_slicer *s) { return s->n_dispatches >= s->most_dispatches || s->used_ns >= s->most_ns; }
+double vkm_slicer_expected_us(const vkm_slicer *s) { return s->used_ns * 1e-3; }
 
 /* What was recorded before is seen by what comes now. */
 static void order(vkm_slicer *s, enum state unless)
 {
     if (s->state <= unless) return;
     full_barrier(s);
-    stamp(s, false);
+    stamp_between(s);
 }
 
 void vkm_slicer_write(vkm_slicer *s, vkm_buffer *to, uint64_t offset, const void *data, uint64_t bytes)
@@ -315,7 +324,7 @@ bool vkm_slicer_copy(vkm_slicer *s, vkm_buffer *from, vkm_buffer *to, const stru
     double model = STEP_NS + vkm_op_seconds(s->device, &op) * 1e9, ns = model * (s->copy_scale > 0 ? s->copy_scale : s->scale);
     if (s->n_dispatches >= s->most_dispatches || (s->n_dispatches && s->used_ns + ns > s->most_ns)) return false;
     copy_parts(s, from, to, parts, n);
-    if (s->open->n_items < ITEMS) s->open->items[s->open->n_items++] = (struct item){COPIES, (float)model, 0};
+    if (s->open->n_items < ITEMS) s->open->items[s->open->n_items++] = (struct item){.kind = COPIES, .part = (float)model};
     s->open->guessed |= s->copy_scale <= 0;
     s->used_ns += ns;
     s->n_dispatches++;
@@ -361,7 +370,7 @@ bool vkm_slicer_run(vkm_slicer *s, vkm_program *p, struct vkm_cursor *at, double
         if (first) order(s, CLEAN);
         else if (op->barrier) {
             vkm_op_barrier(p, s->commands, at->op, copies, false);
-            stamp(s, false);
+            stamp_between(s);
         }
         first = false;
         record(s, p, op, at->group, whole ? op->is_copy ? 1 : op->step.groups[vkm_step_axis(&op->step)] : take);
@@ -369,7 +378,7 @@ bool vkm_slicer_run(vkm_slicer *s, vkm_program *p, struct vkm_cursor *at, double
         s->n_dispatches++;
         s->used_ns += piece_ns(s, whole_ns, (double)take / n);
         s->open->guessed |= s->kinds[op->kind].n < 1;
-        if (s->open->n_items < ITEMS) s->open->items[s->open->n_items++] = (struct item){op->kind, (float)take / (float)n, (float)load};
+        if (s->open->n_items < ITEMS) s->open->items[s->open->n_items++] = (struct item){.kind = op->kind, .part = (float)take / (float)n, .load = (float)load};
         if (take < left) {
             at->group += take;
             return false;
@@ -407,7 +416,7 @@ static double between(const vkm_slicer *s, const uint64_t *stamps, uint32_t i, u
 }
 
 /* What timestamps say about a slice: its time, 0 if they say nothing. */
-static vkm_result read_stamps(vkm_slicer *s, const struct slice *slice, double *ns, vkm_error *err)
+static vkm_result read_stamps(vkm_slicer *s, struct slice *slice, double *ns, vkm_error *err)
 {
     uint64_t stamps[QUERIES];
     *ns = 0;
@@ -425,7 +434,7 @@ vkm_result vkm_slicer_completed(vkm_slicer *s, uint64_t number, double *us, vkm_
     assert(number <= s->last);
     double given = *us;
     while (s->completed < number) {
-        const struct slice *slice = &s->slices[++s->completed % VKM_SLICES];
+        struct slice *slice = &s->slices[++s->completed % VKM_SLICES];
         double ns = given * 1e3;
         if (s->completed < number || given <= 0) {
             vkm_result r = read_stamps(s, slice, &ns, err);

@@ -20,6 +20,8 @@ struct vkm_cursor { uint32_t op, group; };
 bool vkm_slicer_begin(vkm_slicer *slicer, void *commands, uint32_t max_us, uint32_t max_dispatches);
 /* Nothing more fits. */
 bool vkm_slicer_full(const vkm_slicer *slicer);
+/* How long what was recorded so far is expected to take. */
+double vkm_slicer_expected_us(const vkm_slicer *slicer);
 /* Words into a buffer, at most 65536 bytes, and copies of few words; seen by what comes after. Not counted. */
 void vkm_slicer_write(vkm_slicer *slicer, vkm_buffer *to, uint64_t offset, const void *data, uint64_t bytes);
 void vkm_slicer_gather(vkm_slicer *slicer, vkm_buffer *buffer, const struct vkm_part *parts, uint32_t n);   /* parts of a buffer to others of it */

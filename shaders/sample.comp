@@ -49,9 +49,11 @@ uint kth_largest(uint k) {
     for (int shift = 24; shift >= 0; shift -= 8) {
         for (uint i = lane; i < 256; i += lanes) histogram[i] = 0;
         sync();
-        for (uint i = lane; i < push.n_vocab; i += lanes) {
-            uint key = order(logit(i));
-            if (shift == 24 || key >> (shift + 8) == prefix >> (shift + 8)) atomicAdd(histogram[key >> shift & 255u], 1u);
+        for (uint i = lane; i < push.n_vocab; i += lanes * LOADS) {
+            uint key[LOADS];
+            [[unroll]] for (int j = 0; j < int(LOADS); j++) key[j] = order(logit(min(i + j * lanes, push.n_vocab - 1)));
+            [[unroll]] for (int j = 0; j < int(LOADS); j++)
+                if (i + j * lanes < push.n_vocab && (shift == 24 || key[j] >> (shift + 8) == prefix >> (shift + 8))) atomicAdd(histogram[key[j] >> shift & 255u], 1u);
         }
         sync();
         uint bin = 255, left = k;
@@ -121,7 +123,12 @@ void main() {
         while (lo < hi) {
             uint middle = lo + (hi - lo + 1) / 2;
             float above = 0.0;
-            for (uint i = lane; i < n; i += lanes) { float l = logit(candidate(i)); if (order(l) >= middle) above += exp((l - highest) / parameter_f(VKM_SAMPLING_LOGIT_SCALE)); }
+            for (uint i = lane; i < n; i += lanes * LOADS) {
+                float l[LOADS];
+                [[unroll]] for (int j = 0; j < int(LOADS); j++) l[j] = logit(candidate(min(i + j * lanes, n - 1)));
+                [[unroll]] for (int j = 0; j < int(LOADS); j++)
+                    if (i + j * lanes < n && order(l[j]) >= middle) above += exp((l[j] - highest) / parameter_f(VKM_SAMPLING_LOGIT_SCALE));
+            }
             if (workgroup_sum(above) >= top_p * mass) lo = middle; else hi = middle - 1;
         }
         p_cut = lo;

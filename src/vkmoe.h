@@ -580,7 +580,7 @@ typedef struct vkm_sequence_status {
 } vkm_sequence_status;
 VKM_API vkm_result vkm_session_status(const vkm_session *session, uint32_t seq, vkm_sequence_status *status, vkm_error *err);
 
-/* Bounds of a slice, which has at most 16 tokens of a sequence in any case. NULL or both zero: about 50 ms, so that text streams and no watchdog bites. */
+/* Bounds of a slice, which has at most 16 tokens of a sequence in any case. NULL or both zero: whole passes until they are expected to take 50 ms, so that text streams and no watchdog bites. */
 typedef struct vkm_budget {
     size_t struct_size;
     uint32_t max_us;             /* GPU time in microseconds; 0: no bound. Kept by what steps of the same kernel and size took in earlier slices (until there were some, by a guess from the kind of

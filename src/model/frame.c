@@ -6,7 +6,8 @@
 
 #define TRY(call) do { vkm_result r_ = (call); if (r_ != VKM_OK) return r_; } while (0)
 
-#define SLICE_US 50000u                        /* of a slice without a budget: short enough for watchdogs, and for text to stream */
+#define SLICE_US 50000.0                       /* a slice without a budget takes whole passes until they are expected to take so long: short enough for watchdogs, and for text to stream.
+                                                * Not by steps: what they take is first guessed, hundreds of times too long on a CPU driver, and a slice of a step has more overhead than work */
 #define SLICE_MOST 16u                         /* tokens of a sequence in one */
 #define AHEAD_MOST 128u                        /* in flight */
 #define PREFIX_LEAST 8u                        /* tokens in common that are worth copying */
@@ -420,7 +421,6 @@ vkm_result vkm_session_record(vkm_session *s, void *commands, const vkm_budget *
     vkm_budget b = {0};
     if (!commands || !slice) return vkm_fail(err, VKM_ERR_ARGUMENT, "vkm_session_record: commands and slice are required");
     if (budget) memcpy(&b, budget, budget->struct_size && budget->struct_size < sizeof b ? budget->struct_size : sizeof b);
-    if (!b.max_us && !b.max_dispatches) b.max_us = SLICE_US;
     if (s->params.audit || s->params.profile) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "a session for audit or profile runs step by step and cannot be recorded");
     struct vkm_frame *f = s->frame;
     vkm_slice out = {0};
@@ -431,6 +431,7 @@ vkm_result vkm_session_record(vkm_session *s, void *commands, const vkm_budget *
             if (f->pass.kind == VKM_PASS_NONE && !next_pass(s, b.max_us)) break;
             if (!run_pass(s)) break;
             end_pass(s);
+            if (!b.max_us && !b.max_dispatches && vkm_slicer_expected_us(f->slicer) >= SLICE_US) break;
         }
         out.number = vkm_slicer_end(f->slicer, &out.n_dispatches, &out.expected_us);
     }

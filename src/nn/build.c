@@ -57,13 +57,14 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel; tiles of 16 are no faster than of 8 and take twice as long to compile */
         *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
-                                .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
+                                .sample_lanes = caps->subgroup_size, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
         vkm_shape_tiles(s, 8);
         return;
     }
     if (caps->type == VKM_TYPE_CPU) {
         bool dots = caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);     /* a dozen instructions each there, and many of them take long to compile */
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = caps->subgroup && caps->subgroup_size >= 4 && caps->subgroup_size <= 16 ? caps->subgroup_size : 8, .sample_lanes = caps->invocations < 256 ? 64 : 256, .attention_lanes = 8, .attention_rows = 8};
+        uint32_t one_subgroup = caps->subgroup && caps->subgroup_size >= 4 && caps->subgroup_size <= 16 ? caps->subgroup_size : 8;      /* without barriers, of which these drivers make coroutines */
+        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = one_subgroup, .sample_lanes = one_subgroup, .attention_lanes = 8, .attention_rows = 8};
         vkm_shape_tiles(s, dots ? 8 : 16);
         return;
     }
@@ -468,6 +469,7 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t spec[] = {b->shape.sample_lanes, 1, vkm_reduce_shared(b, b->shape.sample_lanes), vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8};
+    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }
