@@ -188,7 +188,7 @@ static void observe(vkm_slicer *s, const struct item *item, double expected, dou
     if (y < s->least_ns) y = s->least_ns;
     double x = k->grows ? item->load : 0, w = item->part;
     if (k->n > 2 && y > SURPRISE * expected) y = SURPRISE * expected;
-    if (y < expected / SURPRISE) y = expected / SURPRISE;
+    if (y < expected / SURPRISE) k->n = k->x = k->y = k->xx = k->xy = 0;      /* what was seen before, or guessed, was no measure: drivers compile when a step first runs, and nothing makes one too short */
     k->n = k->n * FORGET + w, k->x = k->x * FORGET + w * x, k->y = k->y * FORGET + w * y, k->xx = k->xx * FORGET + w * x * x, k->xy = k->xy * FORGET + w * x * y;
 }
 
@@ -215,7 +215,7 @@ static void learn_from(vkm_slicer *s, struct slice *slice, uint32_t first, uint3
     s->least_ns = ns / (end - first) < s->least_ns ? ns / (end - first) : s->least_ns * 1.001;      /* the least seen, or not for long */
     for (uint32_t i = first; i < end; i++) {
         const struct item *item = &slice->items[i];
-        observe(s, item, item->expected, item->expected + (ns - sum) * item->doubt / doubts);
+        observe(s, item, item->expected, ns < sum / SURPRISE ? item->expected * ns / sum : item->expected + (ns - sum) * item->doubt / doubts);
     }
     if (model > 0) s->scale += 0.1 * (ns / model - s->scale);
 }
