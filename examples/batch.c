@@ -22,7 +22,7 @@ static bool listen(void *user, uint32_t seq, int32_t token)
     return t->n[seq] < MOST_TOKENS;
 }
 
-static double seconds(void) { struct timespec t; timespec_get(&t, TIME_UTC); return (double)t.tv_sec + (double)t.tv_nsec * 1e-9; }
+static double seconds(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (double)t.tv_sec + (double)t.tv_nsec * 1e-9; }
 
 static vkm_result say(const vkm_tokenizer *tokenizer, const struct talk *t, uint32_t seq, vkm_error *err)
 {

@@ -7,9 +7,9 @@
 
 enum { N = 4, TOKENS = 12, CTX = 96, MOST = CTX };
 
-/* ---------------------------------------------------------------- allocations of this process, while they are counted */
+/* ---------------------------------------------------------------- allocations of this process, while they are counted: with glibc, and without sanitizers, which have the allocator */
 
-#ifndef __SANITIZE_ADDRESS__
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 static bool counting;
 static uint32_t allocations;
@@ -483,7 +483,7 @@ static struct vkm_device_functions unplug(vkm_device *device)
     return real;
 }
 
-/* Recording calls nothing but commands and allocates nothing, in any state of the queue. On every driver: on the first, sanitizers have the allocator. */
+/* Recording calls nothing but commands and allocates nothing (see above), in any state of the queue. On every driver: on the first there are sanitizers. */
 Test(frame, recording_allocates_submits_and_waits_for_nothing)
 {
     struct rig r;

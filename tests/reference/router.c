@@ -182,7 +182,7 @@ static double route_token(struct ref_router *r, uint32_t t)
 {
     const vkm_router_desc *d = &r->d;
     uint32_t k = d->n_used, *ids = r->ids + (size_t)t * k;
-    double z[2 * MOST], s[MOST], *w = r->weights + (size_t)t * k, priority = -INFINITY;
+    double z[2 * MOST] = {0}, s[MOST], *w = r->weights + (size_t)t * k, priority = -INFINITY;
     for (uint32_t l = 0; d->score != VKM_ROUTER_UNIFORM && l < n_logits(r); l++) z[l] = logit(r, t, l);
     score(d->score, z, r->n_expert, s);
     if (d->select == VKM_SELECT_HIERARCHICAL) hierarchical(r, z, ids, w);
