@@ -104,17 +104,20 @@ static double time_of(const struct cover *v, uint32_t r)
     return memory + tiles * v->cost[v->last] + v->time[r > taken ? r - taken : 0];
 }
 
-/* How many experts have how many rows. */
-#define ROWS 1024u
-struct histogram {
-    double experts[ROWS];
-    double rest, rest_rows;          /* experts with more rows, and those rows */
-};
+/* How many experts have how many rows: each number up to EXACT, then eight bins for each doubling, for which their experts' mean stands. */
+#define EXACT 128u                   /* what is left of more rows counts for little */
+#define BINS (EXACT + 8 * 25)
+struct histogram { struct { double experts, rows; } bins[BINS]; };
 
 static void add_experts(struct histogram *h, double experts, uint32_t rows)
 {
-    if (rows < ROWS) h->experts[rows] += experts;
-    else h->rest += experts, h->rest_rows += experts * rows;
+    uint32_t bin = rows;
+    if (rows >= EXACT) {
+        uint32_t doublings = 0;
+        while (rows >> doublings >= 2 * EXACT) doublings++;
+        bin = EXACT + 8 * doublings + ((rows >> doublings) - EXACT) * 8 / EXACT;
+    }
+    h->bins[bin].experts += experts, h->bins[bin].rows += experts * rows;
 }
 
 /* Experts that each of n tokens chooses with probability p: binomial weights from the mode outwards, divided by their sum. */
@@ -147,6 +150,13 @@ static void add_binomial(struct histogram *h, double experts, uint32_t n, double
 /* Chosen by a token when its clock, exponential of rate 1/rank, rings before `end`: the first so many that ring are a choice without repetition in proportion to 1/rank. */
 static double chosen(uint32_t rank, double end) { return 1 - exp(-end / rank); }
 
+/* Neighbouring ranks that are taken together. */
+static uint32_t alike_from(uint32_t rank, uint32_t n_expert)
+{
+    uint32_t alike = 1 + rank / 16;
+    return alike > n_expert + 1 - rank ? n_expert + 1 - rank : alike;
+}
+
 /* Half as if all experts were alike likely, half by Zipf's law. */
 static void expect_rows(struct histogram *h, uint32_t n, uint32_t n_used, uint32_t n_expert)
 {
@@ -157,24 +167,20 @@ static void expect_rows(struct histogram *h, uint32_t n, uint32_t n_used, uint32
     }
     add_binomial(h, n_expert * 0.5, n, (double)n_used / n_expert);
     double low = 0, high = 64.0 * n_expert;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 30; i++) {
         double middle = (low + high) / 2, sum = 0;
-        for (uint32_t rank = 1; rank <= n_expert; rank++) sum += chosen(rank, middle);
+        for (uint32_t rank = 1, alike; rank <= n_expert; rank += alike) alike = alike_from(rank, n_expert), sum += alike * chosen(rank + alike / 2, middle);
         if (sum < n_used) low = middle;
         else high = middle;
     }
-    for (uint32_t rank = 1, alike; rank <= n_expert; rank += alike) {
-        alike = 1 + rank / 16;
-        if (alike > n_expert + 1 - rank) alike = n_expert + 1 - rank;
-        add_binomial(h, alike * 0.5, n, chosen(rank + alike / 2, low));
-    }
+    for (uint32_t rank = 1, alike; rank <= n_expert; rank += alike) alike = alike_from(rank, n_expert), add_binomial(h, alike * 0.5, n, chosen(rank + alike / 2, low));
 }
 
 static double expected(const struct cover *v, const struct histogram *h)
 {
-    double time = h->rest > 0 ? h->rest * time_of(v, (uint32_t)(h->rest_rows / h->rest)) : 0;
-    for (uint32_t r = 1; r < ROWS; r++)
-        if (h->experts[r] > 0) time += h->experts[r] * time_of(v, r);
+    double time = 0;
+    for (uint32_t i = 1; i < BINS; i++)
+        if (h->bins[i].experts > 0) time += h->bins[i].experts * time_of(v, (uint32_t)(h->bins[i].rows / h->bins[i].experts + 0.5));
     return time;
 }
 
@@ -197,7 +203,7 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
     for (uint32_t i = 2; i < 2u << VKM_TILE_CLASSES; i++) {
         uint32_t set = i / 2;
         double spared = i % 2 ? start.memory : 0;           /* rows that are left by tiles of a size, in one more of them and not in smaller ones, for which weights are read again */
-        if ((set & able) != set) continue;
+        if ((set & able) != set || (i % 2 && start.memory <= 0)) continue;
         struct cover v = start;
         uint32_t classes = 0;
         for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
