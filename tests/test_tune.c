@@ -262,8 +262,10 @@ Test(record, refuses_what_is_well_made)
     static const double bad[] = {-1, NAN, INFINITY, 1e13, -8e3};
     static const uint32_t no_type = 9999, eight = 8, first_again = 0, too_many = 17, exact_two = 2 << 16 | VKM_TILE_CLASSES;
     const struct { size_t at; const void *value; size_t size; const char *what; } changes[] = {
-        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72, &bad[0], 8, "memory of negative time"}, {80 + 8, &bad[0], 8, "negative"}, {80 + 16, &bad[1], 8, "NaN"}, {80 + 120 + 8, &bad[2], 8, "infinite"},
-        {80 + 120 + 16, &bad[3], 8, "endless"}, {80, &no_type, 4, "a type that is none"}, {84, &eight, 4, "eight classes"}, {84, &exact_two, 4, "neither exact nor not"}, {80 + 16, &bad[4], 8, "less than nothing"}, {80 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
+        {64, &bad[0], 8, "a dispatch of negative time"}, {64, &bad[1], 8, "a dispatch of NaN"}, {72, &bad[0], 8, "memory of negative time"},
+        {80 + 8, &bad[0], 8, "negative"}, {80 + 16, &bad[1], 8, "NaN"}, {80 + 120 + 8, &bad[2], 8, "infinite"},
+        {80 + 120 + 16, &bad[3], 8, "endless"}, {80, &no_type, 4, "a type that is none"}, {84, &eight, 4, "eight classes"}, {84, &exact_two, 4, "neither exact nor not"},
+        {80 + 16, &bad[4], 8, "less than nothing"}, {80 + 120, &first_again, 4, "a type twice"}, {12, &too_many, 4, "too many types"}, {8, &eight, 4, "version 8"}};
     for (size_t i = 0; i < VKM_COUNT(changes); i++) {
         const uint64_t zero = 0;
         n = vkm_tuning_format(&key, &t, bytes);
