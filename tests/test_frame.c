@@ -514,6 +514,52 @@ Test(frame, recording_allocates_submits_and_waits_for_nothing)
 
 static int by_value(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return x < y ? -1 : x > y; }
 
+/* A session whose device takes known times for dispatches. Returns the device's functions as they were. */
+static struct vkm_device_functions open_timed(struct rig *r)
+{
+    vkm_error err = {0};
+    open_model(r, NULL, "qwen3moe", (vkm_session_params){.n_ctx = CTX, .n_seq = N, .n_batch = 16});
+    OK(vkm_session_prepare(r->session, 0, 0, &err));
+    struct vkm_device_functions real = unplug(r->device);
+    memset(vkm_buffer_map(r->session->readback), 0, vkm_buffer_size(r->session->readback));
+    r->device->vk.vkInvalidateMappedMemoryRanges = (PFN_vkInvalidateMappedMemoryRanges)nothing;
+    return real;
+}
+
+/* Someone always has something to say, and to be told. */
+static void keep_talking(struct rig *r)
+{
+    vkm_error err = {0};
+    for (uint32_t i = 0; i < N; i++)
+        if (!status(r, i).generating && !status(r, i).n_queued) {
+            OK(vkm_session_rewind(r->session, i, 0, &err));
+            queue(r, i, 10 + i);
+        }
+}
+
+/* Without a budget a slice is whole passes, however long steps were guessed to take; and what is learnt from nothing but whole slices, of which the first take a thousand times as long, comes to be right. */
+Test(frame, slices_without_a_budget_are_whole_passes)
+{
+    FIRST_DRIVER_ONLY();
+    enum { SLICES = 300, SLOW = 10, SKIP = 200 };
+    struct rig r;
+    vkm_error err = {0};
+    struct vkm_device_functions real = open_timed(&r);
+    for (uint32_t k = 0; k < SLICES; k++) {
+        vkm_slice slice;
+        keep_talking(&r);
+        null_device.us = 0;
+        null_device.per_dispatch = 20, null_device.per_group = 5, null_device.per_indirect = 150;
+        OK(vkm_session_record(r.session, &null_device, NULL, &slice, &err));
+        cr_assert(slice.number && r.session->frame->pass.kind == VKM_PASS_NONE, "slice %u ends inside a pass, after %u dispatches", k, slice.n_dispatches);
+        slice.measured_us = null_device.us * (k < SLOW ? 1000 : 1);
+        if (k >= SKIP) cr_assert(slice.expected_us > 0.5 * slice.measured_us && slice.expected_us < 2 * slice.measured_us, "slice %u: %g us expected, %g taken", k, slice.expected_us, slice.measured_us);
+        OK(vkm_session_completed(r.session, &slice, NULL, NULL, &err));
+    }
+    r.device->vk = real;
+    rig_close(&r);
+}
+
 /* On a device whose dispatches take known times, with a disturbance, and which tells them only of whole slices: once some have been seen a slice takes no longer than its budget 19 times of 20, and not much less. */
 Test(frame, budgets_of_time_are_kept)
 {
@@ -521,22 +567,14 @@ Test(frame, budgets_of_time_are_kept)
     enum { SLICES = 600, SKIP = 200 };
     struct rig r;
     vkm_error err = {0};
-    open_model(&r, NULL, "qwen3moe", (vkm_session_params){.n_ctx = CTX, .n_seq = N, .n_batch = 16});
-    OK(vkm_session_prepare(r.session, 0, 0, &err));
-    struct vkm_device_functions real = unplug(r.device);
-    memset(vkm_buffer_map(r.session->readback), 0, vkm_buffer_size(r.session->readback));
-    r.device->vk.vkInvalidateMappedMemoryRanges = (PFN_vkInvalidateMappedMemoryRanges)nothing;
+    struct vkm_device_functions real = open_timed(&r);
     static const struct { uint32_t budget; double per_dispatch, per_group, per_indirect; } devices[] = {{2000, 20, 5, 150}, {500, 2, 0.3, 10}, {300, 1, 2, 30}};
     for (size_t d = 0; d < VKM_COUNT(devices); d++) {
         double taken[SLICES], sum = 0;
         uint32_t seed = 1;
         for (uint32_t k = 0; k < SLICES; k++) {
             vkm_slice slice;
-            for (uint32_t i = 0; i < N; i++)                   /* someone always has something to say, and to be told */
-                if (!status(&r, i).generating && !status(&r, i).n_queued) {
-                    OK(vkm_session_rewind(r.session, i, 0, &err));
-                    queue(&r, i, 10 + i);
-                }
+            keep_talking(&r);
             null_device.us = 0;
             null_device.per_dispatch = devices[d].per_dispatch, null_device.per_group = devices[d].per_group, null_device.per_indirect = devices[d].per_indirect;
             OK(vkm_session_record(r.session, &null_device, &(vkm_budget){.struct_size = sizeof(vkm_budget), .max_us = devices[d].budget}, &slice, &err));
