@@ -20,12 +20,12 @@ bool vkm_tuning_exact(const struct vkm_tuning *tuning, const struct vkm_type *ty
 /* What to say of `exact`, by the costs of tiles in both forms: of one row, and of the rows that the best size takes. */
 bool vkm_tuning_prefers_exact(const struct vkm_tile_cost exact[VKM_TILE_CLASSES], const struct vkm_tile_cost int8[VKM_TILE_CLASSES]);
 
-/* Chooses tile_from (shaders/abi.h) of least expected time for `n_weights` matmuls that share their tiles, such as gate|up and down of a layer: each of n tokens chooses n_used of n_expert
- * experts, half as if all were alike likely, half by Zipf's law (n_expert 1: a dense matmul of n rows). Of every set of classes up to most_tile rows that was measured for all the
- * weights' types, the smallest class takes any rows, and each other is used from the first number of rows that one tile of it takes less time for than the smaller ones; since every size divides the next that is the
- * fastest way to cut any number of rows, but for the memory that smaller ones read again, so that it is also tried from the first on that it is faster for with that. Then the set is chosen, by the time of all tiles, of a dispatch for each class and weight, and of reading an expert's weights for each class that its
- * rows are cut into (classes run one after the other, so caches have lost them); a class has to bring half a percent, for it costs kernels to compile. false, and tile_from as it was: no class
- * was measured for all of the types (of one token: that of one row). */
+/* Chooses tile_from (shaders/abi.h) of least expected time for `n_weights` matmuls that share their tiles, such as gate|up and down of a layer: each of n tokens chooses n_used of n_expert experts,
+ * half as if all were alike likely, half by Zipf's law (n_expert 1: a dense matmul of n rows). Of every set of classes up to most_tile rows that was measured for all the weights' types, the
+ * smallest class takes any rows, and each other is used from the first number of rows that one tile of it takes less time for than the smaller ones; since every size divides the next that is the
+ * fastest way to cut any number of rows, but for the memory that smaller ones read again, so that it is also tried from the first on that it is faster for with that. Then the set is chosen, by the
+ * time of all tiles, of a dispatch for each class and weight, and of reading an expert's weights for each class that its rows are cut into (classes run one after the other, so caches have lost
+ * them); a class has to bring half a percent, for it costs kernels to compile. false, and tile_from as it was: no class was measured for all of the types (of one token: that of one row). */
 bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t most_tile,
                    uint8_t tile_from[VKM_TILE_CLASSES]);
 
