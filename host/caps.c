@@ -394,6 +394,7 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
     if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
     if (!strcmp(word, "gather")) return caps->scalar_loads = false, VKM_OK;
     if (!strcmp(word, "scalar")) return caps->scalar_loads = caps->device_address, VKM_OK;
+    if (!strcmp(word, "slow_conversion")) return caps->slow_conversion = true, VKM_OK;
     if (!strcmp(word, "fast")) {
         if (caps->type != VKM_TYPE_CPU && caps->coopmat) clamp_tier(caps, VKM_TIER_COOPMAT);
         return VKM_OK;
@@ -403,7 +404,7 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
         for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
         return VKM_OK;
     }
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, fast, all, gather, scalar, staged, bugs, or limit=number)", word);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, fast, all, gather, scalar, slow_conversion, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)

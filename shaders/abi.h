@@ -67,7 +67,6 @@ struct vkm_push_combine_norm {
     uint ws_shared, ld_shared, ws_gate, ld_gate;     /* VKM_NONE: no shared expert; ws_gate VKM_NONE: weight 1 */
     uint tab_norm;                                   /* VKM_NONE: out is x */
     uint ws_out, ld_out;                             /* VKM_NONE: no out */
-    uint ws_quants, ld_quants;                       /* VKM_NONE: out is not wanted as int8 too */
     float scale, eps;
 };
 

@@ -9,15 +9,41 @@ layout(constant_id = 5) const uint NT = 16;
 
 const uint LANES = 32 / RPL;                        /* lanes on a panel */
 
+/* Sums of blocks (quant.glsl): acc is that of a block while it is walked through, `total` what it has come to. */
+#if defined(FOUR_BITS) && !defined(TIER_FP16)
+const bool BY_BLOCK = SLOW_CONVERSION != 0;
+float total[NT * RPL], x_sum[NT];
+
+void add_block(const Block b[RPL]) {
+    [[unroll]] for (int t = 0; t < int(NT); t++) {
+        [[unroll]] for (int r = 0; r < int(RPL); r++) {
+            float d = 16.0 * b[r].d, m = block_min(b[r]), a = total[t * RPL + r];
+            a += d * acc[t * RPL + r];
+            a += (m - d) * x_sum[t];
+            total[t * RPL + r] = a;
+            acc[t * RPL + r] = 0.0;
+        }
+        x_sum[t] = 0.0;
+    }
+}
+#define WEIGHTS(b, q, i, c) (BY_BLOCK ? sixteenths(q, c) : block_get(b, q, i, c))
+#else
+const bool BY_BLOCK = false;
+float total[NT * RPL], x_sum[NT];
+void add_block(const Block b[RPL]) {}
+#define WEIGHTS block_get
+#endif
+
 /* one step of the columns of block k, for all rows and tokens of the lane */
 void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[NT]) {
     STEP_WORDS q[RPL];
     [[unroll]] for (int r = 0; r < int(RPL); r++) q[r] = block_step(slab, b[r], i);
     [[unroll]] for (int c = 0; c < CHUNKS; c++) {
         vec4 w[RPL];
-        [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = block_get(b[r], q[r], i, c);
+        [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = WEIGHTS(b[r], q[r], i, c);
         [[unroll]] for (int t = 0; t < int(NT); t++) {
             vec4 v = ws4.f[x[t] + k * 8 + i * CHUNKS + c];
+            if (BY_BLOCK) x_sum[t] += (v.x + v.y) + (v.z + v.w);
             [[unroll]] for (int r = 0; r < int(RPL); r++) {
                 float a = acc[t * RPL + r];
 #ifdef TIER_FP16       /* packed f16 products of four columns, f32 sums */
@@ -35,6 +61,10 @@ void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[N
 
 void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = 0.0;
+    if (BY_BLOCK) {
+        [[unroll]] for (int i = 0; i < int(NT * RPL); i++) total[i] = 0.0;
+        [[unroll]] for (int t = 0; t < int(NT); t++) x_sum[t] = 0.0;
+    }
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
     for (uint k = begin; k < end; k++) {
@@ -42,6 +72,9 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
         [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);
         if (NT > 4) { [[dont_unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
         else        { [[unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
+        if (BY_BLOCK) add_block(b);
     }
+    if (BY_BLOCK)
+        [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = total[i];
     add_splits();
 }

@@ -3,7 +3,7 @@
  * step takes from memory is fetched into registers before the multiplication of this one and put behind it, so that the loads have all of it to arrive. Subgroups lie in a grid of SUB_T
  * along the tokens times others along the rows; each owns EACH_T x EACH_R tiles. Tiles of tokens that the tile list does not fill are left out.
  * f16 ends at 65504: f32 and bf16 weights beyond it are clamped, and so are the scales of blocks whose weights could be (with a minimum: half of it for each), so that no Inf appears;
- * below 6e-5 they lose precision, below 3e-8 they are 0.
+ * below 6e-5 they lose precision, below 3e-8 they are 0. 4-bit quants are dequantised in f16, scale and minimum being rounded to it, too: half the instructions.
  * A token's sums do not depend on its neighbours, but they are not those of matmul.glsl, which small tiles get.
  * Matrices have no element coordinates, so sums go through shared memory, some tokens at a time, to bias, activation and routing weight.
  * H200, gate|up of Mixtral in F16 with 4,096 tokens: 208 TFLOP/s of 608 that bench_matrix reaches. Without the multiplication 386, without the loads 288: both bound it, and neither
@@ -66,6 +66,16 @@ void limit(inout Block b) {
 #endif
 }
 
+#ifdef FOUR_BITS
+/* The eight columns of a word as f16: q - 8 exactly, in the low bits of 1024 + q, then two at a time d (q - 8) + (m + 8 d). */
+f16vec2 two(uint q, f16vec2 d, f16vec2 m) { return (unpackFloat2x16(q & 0x000f000fu | 0x64006400u) - float16_t(1032.0)) * d + m; }
+void eight(uint q, f16vec2 d, f16vec2 m, out uvec2 lo, out uvec2 hi) {
+    f16vec2 a = two(q, d, m), b = two(q >> 8, d, m), e = two(q >> 4, d, m), f = two(q >> 12, d, m);
+    lo = uvec2(packFloat2x16(f16vec2(a.x, b.x)), packFloat2x16(f16vec2(a.y, b.y)));
+    hi = uvec2(packFloat2x16(f16vec2(e.x, f.x)), packFloat2x16(f16vec2(e.y, f.y)));
+}
+#endif
+
 void locate_parts(uint expert, uint n) {
     uint lane = gl_LocalInvocationIndex;
     [[unroll]] for (uint j = 0; j < X_EACH; j++) x_at[j] = input_row(min((lane + j * LANES) / QUADS, n - 1)) + (lane + j * LANES) % QUADS;
@@ -101,8 +111,13 @@ void put(uint to) {
         if (i >= ROWS * STEP * 2) continue;
         uvec2 h[4];
         limit(w_next[j]);
+#ifdef FOUR_BITS
+        f16vec2 d = f16vec2(w_next[j].d), m = f16vec2(block_min(w_next[j]) + 8.0 * w_next[j].d);
+#endif
         [[unroll]] for (uint t = 0; t < STEPS / 2; t++)
-#ifdef TYPE_F16
+#if defined(FOUR_BITS)
+            eight(w_step[j * (STEPS / 2) + t], d, m, h[t * 2], h[t * 2 + 1]);
+#elif defined(TYPE_F16)
             h[t * 2] = w_step[j * (STEPS / 2) + t].xy, h[t * 2 + 1] = w_step[j * (STEPS / 2) + t].zw;
 #else
             [[unroll]] for (int c = 0; c < CHUNKS; c++) h[t * CHUNKS + c] = halves(block_get(w_next[j], w_step[j * (STEPS / 2) + t], part % 2 * (STEPS / 2) + t, c));

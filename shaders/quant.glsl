@@ -138,6 +138,22 @@ vec4 bytes(uint w) {
     return SLOW_CONVERSION != 0 ? uintBitsToFloat(b | 0x4b000000u) - 8388608.0 : vec4(b);
 }
 
+#if defined(NIBBLES) && NHI == 0
+#  define FOUR_BITS
+#  ifdef SCALE_D
+float block_min(const Block b) { return -BIAS * b.d; }
+#  else
+float block_min(const Block b) { return b.m; }
+#  endif
+
+/* Of 4-bit quants, for sums of a whole block: each as 1 + q / 16, two instructions a quant and no subtraction. With them the block's sum of products is
+ * 16 d S + (m - 16 d) X, S the sum of x (1 + q / 16), X that of x: no scale for each quant either. It costs two bits of precision of 24. */
+vec4 sixteenths(uint q, const int c) {
+    uvec4 b = c == 0 ? uvec4(q << 19, q << 11, q << 3, q >> 5) : uvec4(q << 15, q << 7, q >> 1, q >> 9);
+    return uintBitsToFloat(b & 0x00780000u | 0x3f800000u);
+}
+#endif
+
 /* What a step takes from memory, or from the block */
 #ifdef NIBBLES
 #define STEP_WORDS uint

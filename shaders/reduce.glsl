@@ -31,7 +31,11 @@ float name(float v) {                                                           
     if (subgroupElect()) reduce_part[gl_SubgroupID] = v;                            \
     barrier();                                                                      \
     v = reduce_part[0];                                                             \
-    for (uint i = 1; i < gl_NumSubgroups; i++) v = op(v, reduce_part[i]);           \
+    for (uint first = 1; first < gl_NumSubgroups; first += 8) {    /* eight loads at a time */ \
+        float part[8];                                                              \
+        [[unroll]] for (int i = 0; i < 8; i++) part[i] = reduce_part[min(first + i, gl_NumSubgroups - 1)]; \
+        [[unroll]] for (int i = 0; i < 8; i++) if (first + i < gl_NumSubgroups) v = op(v, part[i]); \
+    }                                                                               \
     return v;                                                                       \
 }
 float add_(float a, float b) { return a + b; }

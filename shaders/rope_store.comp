@@ -17,6 +17,12 @@ shared float v[HEAD];
 
 vec2 times(vec2 a, vec2 b) { return vec2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
 
+/* cosine and sine of the j-th of so many pairs at a position */
+vec2 angle(uint pos, uint pairs, uint j) {
+    uint lo = push.tab_rope + 2 * (pos % 256 * pairs + j), hi = push.tab_rope + 2 * ((256 + pos / 256) * pairs + j);
+    return times(vec2(tablesf.f[lo], tablesf.f[lo + 1]), vec2(tablesf.f[hi], tablesf.f[hi + 1]));
+}
+
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint h = gl_WorkGroupID.x, t = gl_WorkGroupID.y;
@@ -26,7 +32,10 @@ void main() {
     uint from = kind == 0 ? push.ws_q + t * push.ld_q : kind == 1 ? push.ws_k + t * push.ld_k : push.ws_v + t * push.ld_v;
     from += h * HEAD;
     uint norm = kind == 0 ? push.tab_q_norm : kind == 1 ? push.tab_k_norm : VKM_NONE;
-    uint pos = min(wsu.u[push.ws_pos + t], push.n_ctx - 1);
+    uint pos = min(wsu.u[push.ws_pos + t], push.n_ctx - 1), pairs = kind != 2 ? push.n_rot / 2 : 0;
+    vec2 first = angle(pos, pairs, min(lane, max(pairs, 1) - 1));      /* on its way while the norm is made */
+    uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;     /* found before q goes its own way: SwiftShader follows the index of a buffer also where no lane is active */
+    uint to = kv_unit((kind == 1 ? push.k_unit : push.v_unit) + wsu.u[push.ws_seq + t], slab);
 
     float squares = 0.0;
     for (uint i = lane; i < HEAD; i += lanes) {
@@ -41,18 +50,13 @@ void main() {
     }
     sync();
     if (kind != 2) {
-        uint pairs = push.n_rot / 2;
         for (uint j = lane; j < pairs; j += lanes) {
             uint a = NEOX != 0 ? j : 2 * j, b = NEOX != 0 ? j + pairs : 2 * j + 1;
-            uint lo = push.tab_rope + 2 * (pos % 256 * pairs + j), hi = push.tab_rope + 2 * ((256 + pos / 256) * pairs + j);
-            vec2 angle = times(vec2(tablesf.f[lo], tablesf.f[lo + 1]), vec2(tablesf.f[hi], tablesf.f[hi + 1]));
-            vec2 r = times(vec2(v[a], v[b]), angle);
+            vec2 r = times(vec2(v[a], v[b]), j == lane ? first : angle(pos, pairs, j));
             v[a] = r.x; v[b] = r.y;
         }
         sync();
     }
-    uint words = KV16 != 0 ? HEAD / 2 : HEAD, slab;     /* found before q goes its own way: SwiftShader follows the index of a buffer also where no lane is active */
-    uint to = kv_unit((kind == 1 ? push.k_unit : push.v_unit) + wsu.u[push.ws_seq + t], slab);
     to += kind == 1 ? (h * (push.n_ctx / 32) + pos / 32) * words * 32 + pos % 32 : (h * push.n_ctx + pos) * words;
     for (uint i = lane; i < (kind == 0 ? HEAD : words); i += lanes) {
         if (kind == 0) { ws.f[from + i] = v[i]; continue; }

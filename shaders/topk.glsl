@@ -19,7 +19,9 @@ layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as goo
 const bool BY_SCORE = BIAS != 0 || SUM_OF_TWO != 0;    /* else by logits: the same order, and nothing is tied by saturation */
 const bool KEY_IS_LOGIT = !BY_SCORE && GROUPS == 1;
 const uint LEAST = 0x00800000u, MOST = 0xff7fffffu;    /* keys of the finite numbers with the largest sizes */
-shared uint key[EXPERTS];
+const uint KEYS4 = (EXPERTS + 3) / 4;
+shared uvec4 keys[KEYS4];             /* what is behind the last expert's is 0 and beats nobody */
+#define key(e) keys[(e) / 4][(e) % 4]
 shared uint group_key[GROUPS], group_place[GROUPS];
 shared float chosen[32];
 shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
@@ -31,10 +33,10 @@ float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fff
 float logit(uint logits, uint e) {
     float sum = ws.f[logits + e];
     if (LOGIT_PARTS == 1) return sum;          /* a loop of no rounds is compiled all the same */
-    for (uint first = 1; first < LOGIT_PARTS; first += 16) {
-        float part[16];
-        [[unroll]] for (int i = 0; i < 16; i++) part[i] = ws.f[logits + min(first + i, LOGIT_PARTS - 1) * TOPK.ld_logits + e];
-        [[unroll]] for (int i = 0; i < 16; i++) if (first + i < LOGIT_PARTS) sum += part[i];
+    for (uint first = 1; first < LOGIT_PARTS; first += 32) {
+        float part[32];
+        [[unroll]] for (int i = 0; i < 32; i++) part[i] = ws.f[logits + min(first + i, LOGIT_PARTS - 1) * TOPK.ld_logits + e];
+        [[unroll]] for (int i = 0; i < 32; i++) if (first + i < LOGIT_PARTS) sum += part[i];
     }
     return sum;
 }
@@ -46,15 +48,15 @@ float score(float z, float highest) { return SIGMOID != 0 ? 1.0 / (1.0 + exp(-z)
 void decide(float highest, float sum) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, each = EXPERTS / GROUPS;
     for (uint e = lane; e < EXPERTS; e += lanes) {
-        if (key[e] == 0) key[e] = 1;
-        else if (BY_SCORE) key[e] = clamp(order(score(value(key[e]), highest) / sum + (BIAS != 0 ? tablesf.f[TOPK.tab_bias + e] : 0.0)), LEAST, MOST);
+        if (key(e) == 0) key(e) = 1;
+        else if (BY_SCORE) key(e) = clamp(order(score(value(key(e)), highest) / sum + (BIAS != 0 ? tablesf.f[TOPK.tab_bias + e] : 0.0)), LEAST, MOST);
     }
     sync();
     if (GROUPS == 1) return;
     for (uint g = lane; g < GROUPS; g += lanes) {
         uint first = 0, second = 0;
         for (uint e = g * each; e < (g + 1) * each; e++) {
-            uint k = key[e];
+            uint k = key(e);
             if (k > first) { second = first; first = k; } else second = max(second, k);
         }
         if (SUM_OF_TWO != 0 && first > 1 && each > 1) first = clamp(order(value(first) + (second > 1 ? value(second) : value(LEAST))), LEAST, MOST);
@@ -67,7 +69,7 @@ void decide(float highest, float sum) {
         group_place[g] = before;
     }
     sync();
-    for (uint e = lane; e < EXPERTS; e += lanes) if (group_place[e / each] >= GROUPS_USED) key[e] = 0;
+    for (uint e = lane; e < EXPERTS; e += lanes) if (group_place[e / each] >= GROUPS_USED) key(e) = 0;
     sync();
 }
 
@@ -76,20 +78,24 @@ void route(uint t, uint slot, uint n_used) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint logits = TOPK.ws_logits + t * TOPK.ld_logits * LOGIT_PARTS;
     float highest = value(LEAST), sum = 0.0;
+    for (uint e = EXPERTS + lane; e < KEYS4 * 4; e += lanes) key(e) = 0;
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint k = order(logit(logits, e));
-        key[e] = k = k != 0 ? clamp(k, LEAST, MOST) : 0;
+        key(e) = k = k != 0 ? clamp(k, LEAST, MOST) : 0;
         if (k != 0) highest = max(highest, value(k));
     }
     for (uint j = lane; j < n_used; j += lanes) { chosen[j] = 0.0; chosen_id[slot + j] = 0; }
     highest = workgroup_max(highest);
-    for (uint e = lane; e < EXPERTS; e += lanes) if (key[e] != 0) sum += exp(value(key[e]) - highest);
+    for (uint e = lane; e < EXPERTS; e += lanes) if (key(e) != 0) sum += exp(value(key(e)) - highest);
     sum = SIGMOID != 0 ? 1.0 : max(workgroup_sum(sum), 1e-30);      /* 1 or more but where all are NaN. Its barriers also publish key[] */
     sync();
     if (!KEY_IS_LOGIT) decide(highest, sum);
     for (uint e = lane; e < EXPERTS; e += lanes) {
-        uint mine = key[e], place = 0;
-        for (uint o = 0; o < EXPERTS; o++) place += uint(key[o] > mine || (key[o] == mine && o < e));
+        uint mine = key(e), place = 0;
+        for (uint i = 0; i < KEYS4; i++) {
+            uvec4 k = keys[i], o = i * 4 + uvec4(0, 1, 2, 3);
+            place += uint(k.x > mine || (k.x == mine && o.x < e)) + uint(k.y > mine || (k.y == mine && o.y < e)) + uint(k.z > mine || (k.z == mine && o.z < e)) + uint(k.w > mine || (k.w == mine && o.w < e));
+        }
         if (place < n_used) {
             uint z = KEY_IS_LOGIT ? mine : order(logit(logits, e));
             chosen[place] = z != 0 ? score(value(clamp(z, LEAST, MOST)), highest) : 0.0;
@@ -109,9 +115,27 @@ void route(uint t, uint slot, uint n_used) {
     if (lane == 0 && TOPK.ws_gate != VKM_NONE) ws.f[TOPK.ws_gate + t] = 1.0 / (1.0 + exp(-logit(logits, EXPERTS)));
 }
 
+/* The same as sort of a single token's n slots: an expert has one row. */
+void sort_token(uint n) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, c = tile_class(1);
+    for (uint s = lane; s < n; s += lanes) {
+        uint e = chosen_id[s], less = 0;
+        for (uint o = 0; o < n; o++) less += uint(chosen_id[o] < e);
+        uint tile = TOPK.ws_tiles + 2 * (c * TOPK.tiles_max + less);
+        wsu.u[TOPK.ws_perm + less] = s;
+        wsu.u[tile] = e | 1 << 16;
+        wsu.u[tile + 1] = less;
+    }
+    for (uint i = lane; i < VKM_TILE_CLASSES; i += lanes) write_arguments(TOPK.ws_args + i * 6, i, i == c ? n : 0);
+}
+
 /* Sorts n slots, stable, and lists the tiles of the experts among them, none of which has more rows than there are tokens. */
 void sort(uint n) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
+    if (TOPK.few == 1) {
+        sort_token(n);
+        return;
+    }
     for (uint s = lane; s < n; s += lanes) {
         uint e = chosen_id[s], less = 0, same = 0, before = 0;
         for (uint o = 0; o < n; o++) {

@@ -240,6 +240,15 @@ static void check_dot(struct bench *t, uint32_t type, const char *name)
         }
         for (uint32_t r = ROWS; r < 96; r++) cr_assert_eq(t->words[D_Y + n * 96 + r], 0);
     }
+    uint32_t together[D_TOKENS * 96];                     /* one by one, which workgroups may quantise themselves: the same bits */
+    memcpy(together, t->words + D_Y, sizeof together);
+    for (uint32_t n = 0; n < D_TOKENS; n++) {
+        memset(t->words + D_QUANTS, 0, D_QUANTS);
+        begin(t);
+        OK(vkm_linear(&t->build, "dot", &w, VKM_NONE, (struct vkm_region){D_X + n * D_COLS, D_COLS, 1}, y, 1));
+        run(t, 1);
+        cr_assert_arr_eq(t->words + D_Y, together + n * 96, 96 * 4, "%s: token %u alone", name, n);
+    }
     free(in);
     free(weights);
 }

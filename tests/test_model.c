@@ -92,10 +92,10 @@ static void check_model(struct rig *r, const struct ref_testmodel *o, uint32_t p
 }
 
 /* One device for several of them, for many drivers compile the other kernels again for another. */
-static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, size_t n)
+static void check_types_of(const char *caps, const char *arch, uint64_t seed, const uint32_t *ids, size_t n)
 {
     struct rig r;
-    rig_device(&r, NULL);
+    rig_device(&r, caps);
     for (size_t i = 0; i < n; i++) {
         char what[64];
         struct ref_testmodel o = of_type(arch, ids[i], seed);
@@ -104,12 +104,21 @@ static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, si
     }
     rig_close(&r);
 }
+static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, size_t n) { check_types_of(NULL, arch, seed, ids, n); }
 
 #define TYPES_TEST(name, seed, ...) Test(types, name) { static const uint32_t ids[] = {__VA_ARGS__}; check_types("qwen2moe", seed, ids, VKM_COUNT(ids)); }
 TYPES_TEST(plain, 1, REF_F32, REF_F16, REF_BF16)
 TYPES_TEST(q4_0, 2, REF_Q4_0)
 TYPES_TEST(blocks_of_32, 1, REF_Q4_1, REF_Q5_0, REF_Q5_1, REF_Q8_0)
 TYPES_TEST(blocks_of_256, 1, REF_Q4_K, REF_Q5_K, REF_Q6_K)
+
+/* Sums of blocks, as for devices that convert integers slowly (shaders/quant.glsl). */
+Test(types, slow_conversion)
+{
+    static const uint32_t ids[] = {REF_Q4_0, REF_Q4_1, REF_Q4_K};
+    FIRST_DRIVER_ONLY();
+    check_types_of("gather,slow_conversion", "qwen2moe", 2, ids, full() ? VKM_COUNT(ids) : 2);
+}
 
 /* The kernels of matmul_cpu.glsl and attention_cpu.comp. Every type once, in models of mixed types. */
 static void check_scalar_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)

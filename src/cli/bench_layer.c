@@ -126,7 +126,7 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     x.at += i * n * x.ld;
-    const struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f, .next = &m->gate_up};
+    const struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     TRY(vkm_moe_steps(&b, m, &s->moe, &norm, s->xn, n));
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     if (m->shared_down.type) c.shared = s->moe.shared_y;

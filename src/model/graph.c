@@ -61,7 +61,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
     const struct vkm_space *w = &s->space;
     b->layer = -1;
     TRY(vkm_embed(b, &m->embedding, w->tokens, w->x, h->n_embd, n, h->embedding_scale));
-    struct vkm_combine c = {.x = w->x, .width = h->n_embd, .y = w->moe.y, .tab_norm = m->layers[0].tab_attn_norm, .out = w->xn, .scale = h->residual_scale, .eps = h->eps, .next = &m->layers[0].qkv[0].w};
+    struct vkm_combine c = {.x = w->x, .width = h->n_embd, .y = w->moe.y, .tab_norm = m->layers[0].tab_attn_norm, .out = w->xn, .scale = h->residual_scale, .eps = h->eps};
     TRY(vkm_combine_norm(b, "attn_norm", &c, 0, n));
     for (uint32_t i = 0; i < h->n_layer; i++) {
         const struct vkm_layer *y = &m->layers[i];
@@ -70,13 +70,12 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.n_add = 1;
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
-        c.next = y->moe.gate_up.type ? &y->moe.gate_up : &y->moe.gate;
         TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, w->xn, n));
         if (s->params.count_experts) TRY(vkm_moe_tally(b, &y->moe, &w->moe, w->tally + i * h->n_expert, n));
         c.n_add = h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;
-        if (i + 1 < h->n_layer) c.tab_norm = m->layers[i + 1].tab_attn_norm, c.next = &m->layers[i + 1].qkv[0].w;
+        if (i + 1 < h->n_layer) c.tab_norm = m->layers[i + 1].tab_attn_norm;
         else c.out = (struct vkm_region){0};
         TRY(vkm_combine_norm(b, "moe_combine", &c, 0, n));
     }
@@ -96,7 +95,7 @@ static vkm_result head(struct vkm_build *b, struct vkm_session *s, struct vkm_re
 {
     const struct vkm_model *m = s->model;
     const struct vkm_space *w = &s->space;
-    struct vkm_combine c = {.x = w->x, .width = m->h.n_embd, .tab_norm = m->tab_output_norm, .out = w->xn, .eps = m->h.eps, .next = &m->output};
+    struct vkm_combine c = {.x = w->x, .width = m->h.n_embd, .tab_norm = m->tab_output_norm, .out = w->xn, .eps = m->h.eps};
     if (r.of_last) {
         c.x = w->last;
         c.x_rows = (struct vkm_region){w->seq, 1, r.count};

@@ -206,12 +206,20 @@ uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, 
     return caps->tiers & VKM_TIER_BIT(forms[form].tier) ? (uint64_t)n * form_row(form, vkm_div_up(cols, 32)) : 0;
 }
 
+/* The most blocks of columns, and panels, of weights whose workgroups quantise a single token themselves. */
+#define ROW_BLOCKS 128u
+#define ROW_PANELS 512u
+static bool quantises(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile)
+{
+    return n_tile == 1 && panels_of(s, 1) == 1 && vkm_shape_splits(s, w) > 1 && w->kb <= ROW_BLOCKS && w->n_panels <= ROW_PANELS;
+}
+
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
 {
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t f = 0;
     while (f < VKM_FORMS && forms[f].tier != tier) f++;
-    if (f == VKM_FORMS) return VKM_OK;
+    if (f == VKM_FORMS || (f == VKM_FORM_INT8 && quantises(&b->shape, w, n_tile))) return VKM_OK;
     const struct vkm_region from = *x, room = b->inputs.form[f], to = {room.at, form_row(f, w->kb), n};
     if ((uint64_t)n * to.ld > room.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "%s: no room for %u rows of %u columns", forms[f].kernel, n, w->cols);
     *x = to;
@@ -242,7 +250,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     const struct vkm_shape *s = &b->shape;
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
-    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue};
+    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, quantises(s, w, n_tile) ? w->kb : 0};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
@@ -251,7 +259,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
         const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
         return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
-    return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec), step, label);
+    return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (tier != VKM_TIER_INT8DOT), step, label);
 }
 
 uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile) { return vkm_div_up(w->n_panels, panels_of(s, n_tile)); }
@@ -349,6 +357,8 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
+#define NORM_EACH 8u                /* columns that a lane of a norm keeps in registers at most */
+
 uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c)
 {
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
@@ -356,23 +366,15 @@ uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *
     return lanes;
 }
 
-/* Whether few rows are wanted as int8 by the matmul behind a norm. */
-static bool quantises(const struct vkm_build *b, const struct vkm_combine *c, uint32_t n)
-{
-    return c->next && n <= VKM_FEW_ROWS && c->out.rows && !c->out_rows.rows && c->tab_norm != VKM_NONE && c->next->kb == vkm_div_up(c->width, VKM_PANEL_ROWS) &&
-           matmul_tier(b, "linear", c->next, 1) == VKM_TIER_INT8DOT && (uint64_t)n * form_row(VKM_FORM_INT8, c->next->kb) <= b->inputs.form[VKM_FORM_INT8].rows;
-}
-
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n)
 {
-    bool int8 = quantises(b, c, n);
     struct vkm_push_combine_norm push = {
         .ws_x_rows = c->x_rows.rows ? c->x_rows.at : VKM_NONE, .ws_out_rows = c->out_rows.rows ? c->out_rows.at : VKM_NONE,
         .ws_x = c->x.at + first * c->x.ld, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at + first * c->n_add * c->y.ld, .ld_y = c->y.ld, .n_add = c->n_add,
         .ws_shared = c->shared.rows ? c->shared.at + first * c->shared.ld : VKM_NONE, .ld_shared = c->shared.ld,
         .ws_gate = c->gate.rows ? c->gate.at + first * c->gate.ld : VKM_NONE, .ld_gate = c->gate.ld,
         .tab_norm = c->tab_norm, .ws_out = c->out.rows ? c->out.at : VKM_NONE, .ld_out = c->out.ld,
-        .ws_quants = int8 ? b->inputs.form[VKM_FORM_INT8].at : VKM_NONE, .ld_quants = int8 ? form_row(VKM_FORM_INT8, c->next->kb) : 0, .scale = c->scale, .eps = c->eps};
+        .scale = c->scale, .eps = c->eps};
     struct vkm_step s = {.groups = {n, 1, 1}, .concurrent = c->concurrent, .bytes = (uint64_t)n * c->width * 4 * (c->n_add + 4)};
     const struct vkm_region x = {push.ws_x, c->x.ld, n};
     VKM_STEP_PUSH(s, push);
@@ -387,11 +389,9 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    if (int8) vkm_writes(b, &s, (struct vkm_region){push.ws_quants, push.ld_quants, n}, n);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), int8};
-    TRY(vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label));
-    if (int8) b->there[VKM_FORM_INT8].at = c->out.at, b->there[VKM_FORM_INT8].ld = c->out.ld, b->there[VKM_FORM_INT8].kb = c->next->kb, b->there[VKM_FORM_INT8].rows = n;
-    return VKM_OK;
+    uint32_t each = vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), lanes);
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), each <= NORM_EACH ? each : 0};
+    return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
 /* ---------------------------------------------------------------- attention */
@@ -416,11 +416,14 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
     vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
-    const uint32_t spec[] = {b->shape.reduce_lanes, 1, vkm_reduce_shared(b, b->shape.reduce_lanes), a->head, a->neox, a->kv16};
+    const uint32_t lanes = b->shape.reduce_lanes < VKM_PANEL ? b->shape.reduce_lanes : VKM_PANEL;      /* four dimensions each of what is common: more workgroups at once */
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), a->head, a->neox, a->kv16};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
 }
 
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint64_t)vkm_div_up(n_ctx, 32) * (vkm_div_up(head, 8) + 8 + 16 + 1); }
+
+#define ATTENTION_ONE 256u           /* rows for each of which a workgroup of its own is made, at most */
 
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
@@ -428,9 +431,14 @@ static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { r
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
-    while (nq > 1 && (nq / 2 >= rows || nq * vkm_div_up(a->head / 2, lanes) > 32)) nq /= 2;   /* few rows, or too many accumulators */
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    while (nq > 1 && nq * vkm_div_up(a->head / 2, lanes) > 32) nq /= 2;                 /* too many accumulators */
     uint32_t words = a->kv16 ? a->head / 2 : a->head;                  /* of a token of a kv head */
     bool cpu = b->shape.scalar_loads && words % lanes == 0;
+    uint32_t parts = cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
+    while (parts > 1 && attention_shared(parts, nq, a->head) > caps->shared_bytes) parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
+    bool few = parts > 1 && lanes == VKM_PANEL && (uint64_t)segments * rows * a->n_head_kv <= ATTENTION_ONE;
+    while (nq > 1 && (few || nq / 2 >= rows)) nq /= 2;
     uint64_t workspace = vkm_buffer_address(b->workspace);
     struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = rows, .tiles = vkm_div_up(rows, nq),
         .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
@@ -444,9 +452,10 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    const struct vkm_caps *caps = vkm_device_caps(b->device);
-    uint32_t parts = cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
-    while (parts > 1 && attention_shared(parts, nq, a->head) > caps->shared_bytes) parts /= 2;
+    if (few) {
+        const uint32_t spec[] = {lanes, parts, a->head, a->kv16, vkm_div_up(a->head / 2, lanes), parts};
+        return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
+    }
     bool one = vkm_reduce_shared(b, lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
     const uint32_t spec[] = {lanes, parts, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes), one, gpu ? 16 : 8, gpu ? 8 : 4, parts};
     uint32_t tiers = cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */

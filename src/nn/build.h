@@ -145,7 +145,6 @@ struct vkm_combine {
     struct vkm_region x_rows, out_rows;           /* u32: the row of x, or of out, for each of the n; rows 0: one after the other */
     float scale, eps;
     uint32_t concurrent;                          /* as a step's */
-    const struct vkm_weight *next;                /* what is multiplied by out, which may make out in its form too; NULL: none */
 };
 uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c);
 vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct vkm_combine *c, uint32_t first, uint32_t n);
