@@ -96,8 +96,15 @@ struct vkm_push_attention {
     uint tab_kv, ws_address[2];     /* with caps.scalar_loads: device addresses, two words each, of the KV slabs; and of the workspace */
 };
 
-/* moe_logits: the parts' sums [n][parts][ld_out] of the logits of n tokens */
-struct vkm_push_moe_logits { uint tab_weight, kb, n, ws_x, ld_x, ws_out, ld_out; };
+/* attention_one: a row a workgroup; the fields of both */
+struct vkm_push_attention_one {
+    uint ws_q, ld_q, ws_k, ld_k, ws_v, ld_v, ws_out, ld_out;
+    uint n_head, n_head_kv, n_rot;
+    uint ws_pos, ws_seq;
+    uint tab_q_norm, tab_k_norm, tab_rope;
+    uint k_unit, v_unit, kv_units, kv_words, n_ctx;
+    float eps, clamp, scale;
+};
 
 /* moe_topk: logits[n][parts][n_expert (+1: gate of the shared expert)] -> ids[n][k], weight[n][k] by descending score, and the shared gate's sigmoid */
 struct vkm_push_moe_topk {
@@ -111,6 +118,11 @@ struct vkm_push_moe_topk {
     uint tile_from[2];                   /* by class, four bytes a word */
     uint group_panels;                   /* of a workgroup, by class, four bits each */
     uint tab_bias;                       /* selection bias [n_expert], where the kernel's BIAS says so */
+};
+/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: a word that is 0 between passes */
+struct vkm_push_moe_logits {
+    VKM_STRUCT vkm_push_moe_topk topk;
+    uint tab_weight, kb, n, ws_x, ld_x, ws_arrived;
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {

@@ -657,7 +657,8 @@ Test(print, programs)
         bool decode = n == 1;
         size_t length = vkm_session_print(r.session, n, decode, text, sizeof text);
         cr_assert(length > 0 && length < sizeof text && strlen(text) == length);
-        for (size_t i = 0; i < VKM_COUNT(kernels); i++) cr_assert(strstr(text, kernels[i]), "%u tokens: no %s in\n%s", n, kernels[i], text);
+        for (size_t i = 0; i < VKM_COUNT(kernels); i++)
+            cr_assert(strstr(text, kernels[i]) || (!strcmp(kernels[i], "rope_store") && strstr(text, "attention_one")), "%u tokens: no %s in\n%s", n, kernels[i], text);
         cr_assert(strstr(text, n > few ? "moe_topk" : "moe_route ") && !strstr(text, n > few ? "moe_route " : "moe_topk"), "%u tokens:\n%s", n, text);
         cr_assert_eq(strstr(text, "moe_permute") != NULL, n > few);
         cr_assert_eq(strstr(text, "sample") != NULL, decode);

@@ -48,8 +48,7 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
         a.tab_q_norm = y->tab_q_norm;
         a.tab_k_norm = y->tab_k_norm;
     }
-    TRY(vkm_rope_store(b, &a, &s->layers[layer], n));
-    TRY(vkm_attention_step(b, &a, &s->layers[layer], n));
+    TRY(vkm_attend(b, &a, &s->layers[layer], n));
     return vkm_linear(b, "attn_output", &y->o, y->tab_o_bias, w->attention, w->moe.y, n);
 }
 

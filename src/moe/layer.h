@@ -31,6 +31,7 @@ static inline const struct vkm_weight *vkm_moe_first(const struct vkm_moe *m) { 
 struct vkm_moe_space {
     struct vkm_region logits;                    /* [B][n_expert + 1] */
     struct vkm_region logit_parts;               /* [VKM_FEW_ROWS * parts][n_expert + 1] */
+    struct vkm_region arrived;                   /* [1] 0 whenever no pass is under way; rows 0: nobody sees to that */
     struct vkm_region ids, weights;              /* [B][k]; an id may be VKM_ROUTER_DROPPED */
     struct vkm_region gate;                      /* [B][1] */
     struct vkm_region counts, perm, tiles, args; /* words */

@@ -57,20 +57,8 @@ static bool in_parts(const struct vkm_shape *s, const struct vkm_moe *m) { retur
 
 static bool has_parts(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
-    return !s->router.statistics.rows && in_parts(&b->shape, m) && n <= VKM_FEW_ROWS;
-}
-
-static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)
-{
-    const struct vkm_weight *w = &m->router;
-    const uint32_t parts = vkm_shape_splits(&b->shape, w), together = vkm_device_caps(b->device)->invocations < 4 * VKM_PANEL ? 1 : 4, spec[] = {VKM_PANEL, together, n == 1 ? 1 : VKM_FEW_ROWS, parts};
-    const struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .n = n, .ws_x = x.at, .ld_x = x.ld, .ws_out = s->logit_parts.at, .ld_out = s->logit_parts.ld};
-    struct vkm_step step = {.groups = {parts / together, w->n_panels, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
-                            .flops = 2ull * n * w->cols * w->rows};
-    VKM_STEP_PUSH(step, push);
-    vkm_reads(b, &step, x, n);
-    vkm_writes(b, &step, s->logit_parts, n * parts);
-    return vkm_build_step(b, "moe_logits", "", spec, VKM_COUNT(spec), &step, "moe_router");
+    const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), parts = vkm_shape_splits(&b->shape, &m->router);
+    return !s->router.statistics.rows && in_parts(&b->shape, m) && n <= VKM_FEW_ROWS && lanes % VKM_PANEL == 0 && parts % (lanes / VKM_PANEL) == 0;
 }
 
 /* What top-k of n tokens writes. */
@@ -111,6 +99,29 @@ static uint32_t rule_spec(const struct vkm_moe *m, uint32_t n, uint32_t spec[SPE
     spec[n++] = d->n_groups_used;
     spec[n++] = d->n_groups > 1 && d->group_score == VKM_GROUPS_SUM_OF_TWO;
     return n;
+}
+
+/* chosen: whether that includes top-k. */
+static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n, bool *chosen)
+{
+    const struct vkm_weight *w = &m->router;
+    const uint32_t parts = vkm_shape_splits(&b->shape, w), lanes = vkm_moe_topk_lanes(b, m->n_expert);
+    struct vkm_step step = {.groups = {parts / (lanes / VKM_PANEL), w->n_panels, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
+                            .flops = 2ull * n * w->cols * w->rows};
+    struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .n = n, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
+    *chosen = s->arrived.rows && n <= few_rows(b, m);
+    if (*chosen) {
+        push.topk = choose(b, m, s, n, &step);
+        vkm_reads(b, &step, s->logit_parts, n * parts);
+        vkm_reads(b, &step, s->arrived, 1);
+        vkm_writes(b, &step, s->arrived, 1);
+    }
+    push.topk.ws_logits = s->logit_parts.at, push.topk.ld_logits = s->logit_parts.ld;
+    VKM_STEP_PUSH(step, push);
+    vkm_reads(b, &step, x, n);
+    vkm_writes(b, &step, s->logit_parts, n * parts);
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS};
+    return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, 6, spec), &step, "moe_router");
 }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
@@ -206,10 +217,11 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
         TRY(route(b, m, s, norm, n));
     } else {
         if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
-        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, x, n));
+        bool chosen = false;
+        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, x, n, &chosen));
         else if (m->router.type)            TRY(vkm_linear(b, "moe_router", &m->router, has_bias(m) ? m->rule->tab_logit_bias : VKM_NONE, x, s->logits, n));
         if (general) TRY(vkm_rule_route(b, m, s, &p, x, n));
-        else         TRY(topk(b, m, s, n));
+        else if (!chosen) TRY(topk(b, m, s, n));
     }
     if (m->rule) TRY(vkm_rule_watch(b, m, s, &p, n));
     return general || n > few_rows(b, m) ? sort(b, m, s, &p) : VKM_OK;

@@ -401,7 +401,7 @@ static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv
     for (uint32_t i = 0; i < kv->n_parts; i++) ranges[(*n)++] = kv->parts[i];
 }
 
-vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
         .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
@@ -417,7 +417,7 @@ vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, co
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
     const uint32_t lanes = b->shape.reduce_lanes < VKM_PANEL ? b->shape.reduce_lanes : VKM_PANEL;      /* four dimensions each of what is common: more workgroups at once */
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), a->head, a->neox, a->kv16};
+    const uint32_t spec[] = {lanes, 1, a->head, a->neox, a->kv16, lanes, vkm_reduce_shared(b, lanes) == 1};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
 }
 
@@ -428,38 +428,76 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
 
-vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+/* How n rows are shared out. */
+struct attention_plan { uint32_t segments, rows, lanes, nq, parts; bool cpu, few; };
+
+static struct attention_plan attention_plan(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n)
 {
-    uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
     const struct vkm_caps *caps = vkm_device_caps(b->device);
-    while (nq > 1 && nq * vkm_div_up(a->head / 2, lanes) > 32) nq /= 2;                 /* too many accumulators */
-    uint32_t words = a->kv16 ? a->head / 2 : a->head;                  /* of a token of a kv head */
-    bool cpu = b->shape.scalar_loads && words % lanes == 0;
-    uint32_t parts = cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
-    while (parts > 1 && attention_shared(parts, nq, a->head) > caps->shared_bytes) parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
-    bool few = parts > 1 && lanes == VKM_PANEL && (uint64_t)segments * rows * a->n_head_kv <= ATTENTION_ONE;
-    while (nq > 1 && (few || nq / 2 >= rows)) nq /= 2;
-    uint64_t workspace = vkm_buffer_address(b->workspace);
-    struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = rows, .tiles = vkm_div_up(rows, nq),
-        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
-        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale,
-        .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
-    struct vkm_step s = {.groups = {segments * push.tiles, a->n_head_kv, 1}, .bindings = b->sets[kv->set], .grows = true,
-                         .bytes = kv->bytes * segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
-    VKM_STEP_PUSH(s, push);
+    struct attention_plan p = {.segments = a->one_sequence ? 1 : n, .lanes = b->shape.attention_lanes, .nq = b->shape.attention_rows};
+    p.rows = n / p.segments * (a->n_head / a->n_head_kv);
+    p.cpu = b->shape.scalar_loads && (a->kv16 ? a->head / 2 : a->head) % p.lanes == 0;
+    while (p.nq > 1 && p.nq * vkm_div_up(a->head / 2, p.lanes) > 32) p.nq /= 2;             /* too many accumulators */
+    p.parts = p.cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
+    while (p.parts > 1 && attention_shared(p.parts, p.nq, a->head) > caps->shared_bytes) p.parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
+    p.few = p.parts > 2 && p.lanes == VKM_PANEL && (uint64_t)p.segments * p.rows * a->n_head_kv <= ATTENTION_ONE;
+    while (p.nq > 1 && (p.few || p.nq / 2 >= p.rows)) p.nq /= 2;
+    return p;
+}
+
+static struct vkm_step attention_begin(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, const struct attention_plan *p, uint32_t n)
+{
+    struct vkm_step s = {.groups = {p->segments * vkm_div_up(p->rows, p->nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set], .grows = true,
+                         .bytes = kv->bytes * p->segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
     vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
     vkm_reads_words(b, &s, a->ws_pos, n);
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    if (few) {
-        const uint32_t spec[] = {lanes, parts, a->head, a->kv16, vkm_div_up(a->head / 2, lanes), parts};
-        return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
+    return s;
+}
+
+/* ropes: does what rope_store does, too */
+static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, const struct attention_plan *p, uint32_t n, bool ropes)
+{
+    const struct vkm_push_attention_one push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .ws_out = a->out.at, .ld_out = a->out.ld,
+        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
+        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp, .scale = a->scale};
+    struct vkm_step s = attention_begin(b, a, kv, p, n);
+    VKM_STEP_PUSH(s, push);
+    if (ropes) {
+        vkm_reads_part(b, &s, a->k, a->n_head_kv * a->head, n);
+        vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
+        kv_ranges(s.writes, &s.n_writes, kv);
     }
-    bool one = vkm_reduce_shared(b, lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
-    const uint32_t spec[] = {lanes, parts, nq, a->head, a->kv16, VKM_PANEL / lanes, cpu ? words / lanes : vkm_div_up(a->head / 2, lanes), one, gpu ? 16 : 8, gpu ? 8 : 4, parts};
-    uint32_t tiers = cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
-    return build_step(b, cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
+    const uint32_t spec[] = {p->lanes, p->parts, a->head, a->neox, a->kv16, vkm_div_up(a->head / 2, p->lanes), p->parts, ropes};
+    return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
+}
+
+vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+{
+    const struct attention_plan p = attention_plan(b, a, n);
+    if (p.few) return attention_one(b, a, kv, &p, n, false);
+    uint64_t workspace = vkm_buffer_address(b->workspace);
+    const struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = p.rows, .tiles = vkm_div_up(p.rows, p.nq),
+        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
+        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale,
+        .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
+    struct vkm_step s = attention_begin(b, a, kv, &p, n);
+    VKM_STEP_PUSH(s, push);
+    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = vkm_device_caps(b->device)->type != VKM_TYPE_CPU;
+    const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
+                             gpu ? 16 : 8, gpu ? 8 : 4, p.parts};
+    uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
+    return build_step(b, p.cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
+}
+
+vkm_result vkm_attend(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
+{
+    const struct attention_plan p = attention_plan(b, a, n);
+    if (p.few && p.segments == n) return attention_one(b, a, kv, &p, n, true);      /* no token looks back at another one of these */
+    TRY(rope_store(b, a, kv, n));
+    return vkm_attention_step(b, a, kv, n);
 }
 
 vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n)

@@ -167,7 +167,9 @@ struct vkm_attention {
     uint32_t ws_pos, ws_seq;                      /* position and sequence of each row */
     bool one_sequence;                            /* all rows are of one, else each may be of its own */
 };
-vkm_result vkm_rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
+/* q, k and v of n rows get their norms and positions, k and v go to the cache, out becomes the heads' attention. */
+vkm_result vkm_attend(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
+/* The last of that alone: q is ready, and the cache has k and v. */
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n);
 
 /* Sampling of n rows: abi.h says what lies where. n_seq: sequences that there are parameters and recent tokens of. */
