@@ -123,6 +123,7 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix_lanes = caps->subgroup_size;
     s->matrix_subgroups = subgroups;
     s->matrix_tokens = tokens;
+    s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
     vkm_shape_tiles(s, tokens);
     if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
@@ -425,10 +426,40 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
 
+#define VENDOR_INTEL 0x8086u
+
+/* Shared memory of attention_coop.comp: K and V of the rounds, before them Q; the scores' rows; a word a subgroup. */
+static uint32_t attention_coop_shared(const struct vkm_shape *s, uint32_t subgroups, uint32_t parts, uint32_t head)
+{
+    uint32_t rows = subgroups * s->matrix.m, keys = s->coop_buffers * 2 * s->coop_keys;
+    return ((keys > rows ? keys : rows) * (head / 8 + 1) + rows * (s->coop_keys / 4 + parts)) * 16 + subgroups * 4;
+}
+
+/* Subgroups of attention_coop.comp, and the lanes that it has for a row; 0 where it is not for this device, cache or prompt. */
+static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n, uint32_t *parts)
+{
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    const struct vkm_shape *s = &b->shape;
+    const struct vkm_matrix *m = &s->matrix;
+    uint32_t subgroups = s->coop_subgroups, lanes = caps->subgroup_size;
+    if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
+    if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
+    if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
+    if (lanes < m->m || (caps->type != VKM_TYPE_CPU && a->head * m->m > 64 * lanes)) return 0;   /* more sums than that a lane do not stay in registers */
+    *parts = lanes % m->m || caps->vendor_id == VENDOR_INTEL ? 1 : lanes / m->m;      /* Intel's subgroups are narrower with matrices than it reports */
+    while (*parts > 1 && s->coop_keys / 4 % *parts) *parts /= 2;
+    if (m->n / 4 > s->coop_keys / 8 + *parts) return 0;                               /* R beside P */
+    while (subgroups > 1 && (subgroups * lanes > caps->invocations || attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes)) subgroups /= 2;
+    return attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes ? 0 : subgroups;
+}
+
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
     uint32_t group = a->n_head / a->n_head_kv, segments = a->one_sequence ? 1 : n, rows = n / segments * group, lanes = b->shape.attention_lanes, nq = b->shape.attention_rows;
     while (nq > 1 && (nq / 2 >= rows || nq * vkm_div_up(a->head / 2, lanes) > 32)) nq /= 2;   /* few rows, or too many accumulators */
+    uint32_t row_lanes = 1, subgroups = attention_coop(b, a, n / segments, &row_lanes);
+    if (subgroups) nq = subgroups * b->shape.matrix.m;
     uint32_t words = a->kv16 ? a->head / 2 : a->head;                  /* of a token of a kv head */
     bool cpu = b->shape.scalar_loads && words % lanes == 0;
     uint64_t workspace = vkm_buffer_address(b->workspace);
@@ -444,7 +475,11 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     vkm_reads_words(b, &s, a->ws_seq, n);
     kv_ranges(s.reads, &s.n_reads, kv);
     vkm_writes(b, &s, a->out, n);
-    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    if (subgroups) {
+        const struct vkm_shape *o = &b->shape;
+        const uint32_t spec[] = {subgroups * caps->subgroup_size, 1, subgroups, a->head, o->matrix.m, o->matrix.n, o->matrix.k, subgroups * caps->subgroup_size, row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
+        return build_step(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
+    }
     uint32_t parts = cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
     while (parts > 1 && attention_shared(parts, nq, a->head) > caps->shared_bytes) parts /= 2;
     bool one = vkm_reduce_shared(b, lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
