@@ -73,34 +73,45 @@ void put(uint to) {
     }
 }
 
-/* S to the subgroup's part of the scores, which begins at `mine` */
+#define SUMS coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>
+
+/* N tiles of S, from tile n on, to the subgroup's part of the scores, which begins at `mine` */
+#define MULTIPLY_KEYS(N) {                                                                                                             \
+    SUMS s[N];                                                                                                                         \
+    [[unroll]] for (uint j = 0; j < N; j++) s[j] = SUMS(0.0);                                                                          \
+    [[unroll]] for (uint k = 0; k < HEAD / TK; k++)                                                                                    \
+        [[unroll]] for (uint j = 0; j < N; j++) {                                                                                      \
+            coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> key;                                                           \
+            coopMatLoad(key, tile, from + (n + j) * TN * PITCH + k * TK / 8, PITCH, gl_CooperativeMatrixLayoutColumnMajor);            \
+            s[j] = coopMatMulAdd(q[k], key, s[j]);                                                                                     \
+        }                                                                                                                              \
+    [[unroll]] for (uint j = 0; j < N; j++) coopMatStore(s[j], scores, mine + (n + j) * TN / 4, ROW, gl_CooperativeMatrixLayoutRowMajor);   \
+}
+
 void multiply_keys(uint from, uint mine) {
-    [[unroll]] for (uint n = 0; n < KEYS / TN; n++) {
-        coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator> s = coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>(0.0);
-        [[unroll]] for (uint k = 0; k < HEAD / TK; k++) {
-            coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> key;
-            coopMatLoad(key, tile, from + n * TN * PITCH + k * TK / 8, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
-            s = coopMatMulAdd(q[k], key, s);
-        }
-        coopMatStore(s, scores, mine + n * TN / 4, ROW, gl_CooperativeMatrixLayoutRowMajor);
+    if (TK < 16) { [[dont_unroll]] for (uint n = 0; n < KEYS / TN; n++) MULTIPLY_KEYS(1) }     /* a CPU driver's, which takes minutes to compile it otherwise */
+    else { const uint n = 0; MULTIPLY_KEYS(KEYS / TN) }
+}
+
+/* O += P V for TK keys */
+void multiply_values(uint from, uint mine, uint k) {
+    coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> p;
+    coopMatLoad(p, scores, mine + k * TK / 8, ROW, gl_CooperativeMatrixLayoutRowMajor);
+    [[unroll]] for (uint t = 0; t < HEAD / TN; t++) {
+        coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> value;
+        coopMatLoad(value, tile, from + (KEYS + k * TK) * PITCH + t * TN / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
+        o[t] = coopMatMulAdd(p, value, o[t]);
     }
 }
 
-void multiply_values(uint from, uint mine, bool shrink) {
+void add_values(uint from, uint mine, bool shrink) {
     if (shrink) {
-        coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator> r;
+        SUMS r;
         coopMatLoad(r, scores, mine + KEYS / 8, ROW, gl_CooperativeMatrixLayoutRowMajor);
         [[unroll]] for (uint t = 0; t < HEAD / TN; t++) o[t] = o[t] * r;
     }
-    [[unroll]] for (uint k = 0; k < KEYS / TK; k++) {
-        coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> p;
-        coopMatLoad(p, scores, mine + k * TK / 8, ROW, gl_CooperativeMatrixLayoutRowMajor);
-        [[unroll]] for (uint t = 0; t < HEAD / TN; t++) {
-            coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> value;
-            coopMatLoad(value, tile, from + (KEYS + k * TK) * PITCH + t * TN / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
-            o[t] = coopMatMulAdd(p, value, o[t]);
-        }
-    }
+    if (TK < 16) { [[dont_unroll]] for (uint k = 0; k < KEYS / TK; k++) multiply_values(from, mine, k); }
+    else         { [[unroll]] for (uint k = 0; k < KEYS / TK; k++) multiply_values(from, mine, k); }
 }
 
 /* A row's scores from uvec4 `at` on to its PARTS lanes, of which this one is `part`; `left` keys of the round are visible. Their maximum. */
@@ -125,7 +136,7 @@ float weigh(uint at, uint part, bool owns, float m, float keep) {
         if (owns) { scores[at + x / 2][x % 2 * 2] = packHalf2x16(e.xy); scores[at + x / 2][x % 2 * 2 + 1] = packHalf2x16(e.zw); }
     }
     [[unroll]] for (uint d = 1; d < PARTS; d *= 2) add += subgroupShuffleXor(add, d);
-    if (owns) for (uint i = part; i < TN / 4; i += PARTS) scores[at + KEYS / 8 + i] = floatBitsToUint(vec4(keep));
+    [[unroll]] for (uint i = 0; i < TN / 4; i += PARTS) if (owns && i + part < TN / 4) scores[at + KEYS / 8 + i + part] = floatBitsToUint(vec4(keep));
     return add;
 }
 
@@ -151,7 +162,7 @@ void main() {
     }
     barrier();
     [[unroll]] for (uint k = 0; k < HEAD / TK; k++) coopMatLoad(q[k], tile, subgroup * TM * PITCH + k * TK / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
-    [[unroll]] for (uint t = 0; t < HEAD / TN; t++) o[t] = coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>(0.0);
+    [[unroll]] for (uint t = 0; t < HEAD / TN; t++) o[t] = SUMS(0.0);
     uint rounds = 0;
     for (uint i = 0; i < SUBGROUPS; i++) rounds = max(rounds, last_of[i] / KEYS + 1);
     uint at = mine + (row - own) * ROW;              /* the row's scores */
@@ -184,7 +195,7 @@ void main() {
             highest = m;
         }
         subgroupBarrier();
-        if (sees) multiply_values(from, mine, shrink);
+        if (sees) add_values(from, mine, shrink);
         if (BUFFERS == 2 && round + 1 < rounds) put(((round + 1) & 1) * HALF);
     }
     bool stores = owns && row < end;
@@ -195,7 +206,8 @@ void main() {
         if (t % AT_ONCE == AT_ONCE - 1 || t == HEAD / TN - 1) {
             subgroupBarrier();
             if (stores)
-                for (uint i = part; i < (t % AT_ONCE + 1) * TN / 4; i += PARTS) ws4.f[(to + t / AT_ONCE * AT_ONCE * TN) / 4 + i] = uintBitsToFloat(scores[at + i]) / sum;
+                [[unroll]] for (uint i = 0; i < AT_ONCE * TN / 4; i += PARTS)      /* so often always: a loop that is not unrolled keeps the one around it from it, and NVK o in memory */
+                    if (i + part < (t % AT_ONCE + 1) * TN / 4) ws4.f[(to + t / AT_ONCE * AT_ONCE * TN) / 4 + i + part] = uintBitsToFloat(scores[at + i + part]) / sum;
         }
     }
     /* the rows' padding, which the next matmul reads: written with the last head */

@@ -847,3 +847,11 @@ static void check_prompts(const struct prompt_case *cases, size_t n, const struc
 }
 #define PROMPTS(form, gpu_shape, ...) do { static const struct prompt_case cases[] = {__VA_ARGS__}; check_prompts(cases, VKM_COUNT(cases), form, gpu_shape); } while (0)
 Test(attention, prompts_coopmat) { PROMPTS(NULL, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
+/* Other shapes: rounds of 64 keys, two buffers, four subgroups. */
+static const struct coop_form keys_64 = {2, 64, 1, 1}, two_buffers = {4, 32, 2, 1}, one_subgroup = {1, 32, 1, 1};
+Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, false, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_two_buffers) { PROMPTS(&two_buffers, false, {64, 8, 1, 30, 65}, {64, 4, 4, 0, 33}); }
+Test(attention, prompts_coopmat_one_subgroup) { PROMPTS(&one_subgroup, false, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_heads_80) { PROMPTS(NULL, false, {80, 4, 4, 3, 40}); }
+Test(attention, prompts_coopmat_heads_128) { PROMPTS(NULL, false, {128, 8, 1, 33, 70}, {128, 2, 2, 64, 33}); }
+Test(attention, prompts_coopmat_gpu_shape) { PROMPTS(NULL, true, {128, 8, 2, 33, 70}, {128, 2, 2, 64, 33}); }
