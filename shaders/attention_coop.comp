@@ -6,7 +6,7 @@
  * The rows of the scores hold S, then P and R beside each other, at last the sums of some dimensions.
  * Rounds start at multiples of KEYS whatever the batch, and to skip one for a subgroup of earlier rows, or R where no row's maximum changed, changes no bits: a token's do not depend on its neighbours.
  * They are not those of attention.comp, which fewer tokens get. Masked keys weigh exactly zero, and the cache holds nothing but finite numbers.
- * Barriers of subgroups are met by all: lavapipe has none but the workgroup's. A driver may take narrower subgroups than it reports (Intel's for matrices): then there are more than SUBGROUPS, and those beyond do nothing but load. None is narrower than TM x PARTS.
+ * Barriers of subgroups are met by all: lavapipe has none but the workgroup's. A subgroup has at least TM x PARTS lanes.
  * Workgroups: x = row tiles, those of a segment (abi.h) together, the ones with the most keys first; y = kv heads. */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_cooperative_matrix : require
@@ -131,7 +131,7 @@ float weigh(uint at, uint part, bool owns, float m, float keep) {
     float add = 0.0;
     [[unroll]] for (uint i = 0; i < KEYS / 4 / PARTS; i++) {
         uint x = i * PARTS + part;
-        vec4 e = mix(exp2(v[i] - (m - UP)), vec4(0.0), lessThan(v[i], vec4(-2.9e38)));
+        vec4 e = exp2(v[i] - (m - UP));              /* of masked keys nothing in f16, and of no consequence in a sum that has 2^UP in it */
         add += e.x; add += e.y; add += e.z; add += e.w;
         if (owns) { scores[at + x / 2][x % 2 * 2] = packHalf2x16(e.xy); scores[at + x / 2][x % 2 * 2 + 1] = packHalf2x16(e.zw); }
     }

@@ -106,7 +106,8 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
  * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
  * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA 136 to 201
  * registers in tiles of 128 tokens and none in others. Of 8 rows, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups, for its compiler spills 29 to 67 registers so, 71 to 85 with eight
- * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
+ * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds.
+ * attention_coop.comp, heads of 128: Mesa's compilers for NVIDIA and AMD spill nothing, Intel's for bmg 145 registers and for dg2 641 at the least, so it is not for matrices of 8 rows. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
@@ -123,7 +124,7 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix_lanes = caps->subgroup_size;
     s->matrix_subgroups = subgroups;
     s->matrix_tokens = tokens;
-    s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
+    if (!small || cpu) s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
     vkm_shape_tiles(s, tokens);
     if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
@@ -426,7 +427,7 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
 
-#define VENDOR_INTEL 0x8086u
+#define VENDOR_NVIDIA 0x10deu
 
 /* Shared memory of attention_coop.comp: K and V of the rounds, before them Q; the scores' rows; a word a subgroup. */
 static uint32_t attention_coop_shared(const struct vkm_shape *s, uint32_t subgroups, uint32_t parts, uint32_t head)
@@ -445,8 +446,9 @@ static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_atten
     if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
     if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
     if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
+    if (!caps->full_subgroups && caps->vendor_id != VENDOR_NVIDIA && caps->type != VKM_TYPE_CPU) return 0;   /* its lanes of a row have to be of one subgroup: none may be narrower than reported */
     if (lanes < m->m || (caps->type != VKM_TYPE_CPU && a->head * m->m > 64 * lanes)) return 0;   /* more sums than that a lane do not stay in registers */
-    *parts = lanes % m->m || caps->vendor_id == VENDOR_INTEL ? 1 : lanes / m->m;      /* Intel's subgroups are narrower with matrices than it reports */
+    *parts = lanes % m->m ? 1 : lanes / m->m;
     while (*parts > 1 && s->coop_keys / 4 % *parts) *parts /= 2;
     if (m->n / 4 > s->coop_keys / 8 + *parts) return 0;                               /* R beside P */
     while (subgroups > 1 && (subgroups * lanes > caps->invocations || attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes)) subgroups /= 2;
