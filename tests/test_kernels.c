@@ -750,3 +750,120 @@ static void check_many_keys_scalar(bool kv16, uint32_t n_keys)
 }
 Test(attention, keys_33_scalar_loads) { check_many_keys_scalar(false, 33); }
 Test(attention, keys_4000_scalar_loads) { check_many_keys_scalar(true, 4000); }
+
+/* A prompt of n tokens behind `first` others by cooperative matrices, at once and in two parts, against plain C. What lies behind it in the cache is large and must weigh nothing. */
+struct prompt_case { uint32_t head, n_head, n_head_kv, first, n; };
+struct coop_form { uint32_t subgroups, keys, buffers, fetch; };
+
+static double half_of(const uint32_t *words, uint64_t i) { return ref_half((uint16_t)(words[i / 2] >> i % 2 * 16)); }
+
+static void reference_row(const struct prompt_case *c, uint32_t n_ctx, const float *q, const uint32_t *k, const uint32_t *v, uint32_t kv_head, uint32_t pos, double *out)
+{
+    double *weight = malloc((pos + 1) * sizeof *weight), sum = 0, most = -INFINITY;
+    cr_assert(weight);
+    for (uint32_t key = 0; key <= pos; key++) {
+        weight[key] = 0;
+        for (uint32_t d = 0; d < c->head; d++)
+            weight[key] += q[d] * half_of(k, 2 * (((uint64_t)kv_head * n_ctx / 32 + key / 32) * (c->head / 2) * 32 + d / 2 * 32 + key % 32) + d % 2) / sqrt(c->head);
+        most = fmax(most, weight[key]);
+    }
+    for (uint32_t d = 0; d < c->head; d++) out[d] = 0;
+    for (uint32_t key = 0; key <= pos; key++) {
+        double e = exp(weight[key] - most);
+        sum += e;
+        for (uint32_t d = 0; d < c->head; d++) out[d] += e * half_of(v, ((uint64_t)kv_head * n_ctx + key) * c->head + d);
+    }
+    for (uint32_t d = 0; d < c->head; d++) out[d] /= sum;
+    free(weight);
+}
+
+static void check_prompt(struct bench *t, const struct prompt_case *c, const struct coop_form *form)
+{
+    vkm_error err = {0};
+    vkm_buffer *kv[2];
+    vkm_bindings *bindings = NULL;
+    uint32_t n_ctx = (c->first + c->n + 31) / 32 * 32 + 32, ld = c->n_head * c->head + 32, group = c->n_head / c->n_head_kv, cut = c->n / 2 < 16 ? 16 : c->n / 2;
+    uint32_t out = c->n * ld, part = out + (c->n + 1) * ld, pos = part + (c->n + 1) * ld, seq = pos + c->n;
+    uint64_t words = (uint64_t)n_ctx * c->n_head_kv * c->head / 2;
+    struct ref_rng rng = ref_seed(c->head + c->n);
+    uint32_t *cache[2];
+    char what[128];
+    snprintf(what, sizeof what, "heads %u x %u of %u, %u tokens behind %u, form %u %u %u %u", c->n_head, c->head, c->n_head_kv, c->n, c->first, form->subgroups, form->keys, form->buffers, form->fetch);
+    cr_assert(seq + c->n < WS_WORDS);
+    for (int i = 0; i < 2; i++) {
+        cache[i] = malloc(words * 4);
+        cr_assert(cache[i]);
+        OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, words * 4, "kv", &kv[i], &err));
+        for (uint64_t w = 0; w < words; w++) {
+            uint32_t key = (uint32_t)(i ? w / (c->head / 2) % n_ctx : w / (c->head / 2 * 32) * 32 % n_ctx + w % 32), value = 0;
+            for (int h = 0; h < 2; h++) value |= (uint32_t)ref_to_half(key < c->first + c->n ? (float)(4 * ref_uniform(&rng) - 2 + i) : 60000.0f) << 16 * h;
+            cache[i][w] = value;
+        }
+        upload(t, kv[i], cache[i], words * 4);
+    }
+    OK(vkm_bindings_create(t->device, t->ws, t->tables, t->slabs, 2, kv, 2, &bindings, &err));
+    for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
+    for (uint32_t i = 0; i < out; i++) t->words[i] = as_bits((float)(4 * ref_uniform(&rng) - 2));
+    for (uint32_t i = 0; i < c->n; i++) t->words[pos + i] = c->first + i, t->words[seq + i] = 0;
+    float *q = malloc(out * sizeof *q);
+    double *expected = malloc(c->head * sizeof *expected), worst = 0;
+    cr_assert(q && expected);
+    memcpy(q, t->words, out * sizeof *q);
+    struct vkm_attention a = {.n_head = c->n_head, .n_head_kv = c->n_head_kv, .head = c->head, .kv16 = true, .scale = (float)(1 / sqrt(c->head)), .n_ctx = n_ctx,
+                              .q = {0, ld, c->n}, .out = {out, ld, c->n}, .ws_pos = pos, .ws_seq = seq, .one_sequence = true};
+    const struct vkm_kv kept = {.k_unit = 0, .v_unit = 1, .units = 1, .bytes = words * 4, .n_parts = 2, .parts = {{kv[0], 0, words * 4}, {kv[1], 0, words * 4}}};
+    t->build.err = &err;
+    t->build.sets = &bindings;
+    t->build.shape.coop_subgroups = form->subgroups, t->build.shape.coop_keys = form->keys, t->build.shape.coop_buffers = form->buffers, t->build.shape.coop_fetch = form->fetch;
+    begin(t);
+    OK(vkm_attention_step(&t->build, &a, &kept, c->n));
+    a.out.at = part;
+    OK(vkm_attention_step(&t->build, &a, &kept, cut));
+    a.q.at += cut * ld, a.out.at += cut * ld, a.ws_pos += cut, a.ws_seq += cut;
+    if (c->n - cut >= 16) OK(vkm_attention_step(&t->build, &a, &kept, c->n - cut));
+    run(t, 1);
+    for (uint32_t row = 0; row < c->n; row++) {
+        for (uint32_t h = 0; h < c->n_head; h++) {
+            double nmse;
+            reference_row(c, n_ctx, q + row * ld + h * c->head, cache[0], cache[1], h / group, c->first + row, expected);
+            nmse = ref_nmse_f32(expected, (const float *)t->words + out + row * ld + h * c->head, c->head);
+            cr_assert(nmse < NMSE_COOPMAT, "%s: token %u head %u: NMSE %.3g", what, row, h, nmse);
+            worst = fmax(worst, nmse);
+        }
+        for (uint32_t i = c->n_head * c->head; i < ld; i++) cr_assert_eq(t->words[out + row * ld + i], 0, "%s: token %u is not padded", what, row);
+    }
+    cr_assert(worst > 1e-11, "%s: as exact as f32, so not by matrices", what);
+    if (getenv("VKMOE_TEST_NUMBERS")) fprintf(stderr, "nmse %.2e %s\n", worst, what);
+    cr_assert_arr_eq(t->words + out, t->words + part, (c->n - cut >= 16 ? c->n : cut) * ld * 4, "%s: other bits in two parts", what);
+    cr_assert_eq(t->words[out + c->n * ld], CANARY);
+    for (int i = 0; i < 2; i++) free(cache[i]);
+    free(q), free(expected);
+    vkm_bindings_destroy(bindings);
+    t->build.sets = &t->bindings;
+    for (int i = 0; i < 2; i++) vkm_buffer_destroy(kv[i]);
+}
+
+/* form NULL: the device's. rare: compiled for long by CPU drivers. */
+static void check_prompts(const struct prompt_case *cases, size_t n, const struct coop_form *form, bool gpu_shape, bool rare)
+{
+    struct bench t;
+    open_bench(&t, "coopmat", gpu_shape);
+    bool can = vkm_device_caps(t.device)->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT), skip = rare && vkm_device_caps(t.device)->type == VKM_TYPE_CPU && !full();
+    const struct vkm_shape s = t.build.shape;
+    const struct coop_form of_device = {s.coop_subgroups, s.coop_keys, s.coop_buffers, s.coop_fetch};
+    bool takes = can && s.coop_subgroups;
+    for (size_t i = 0; takes && !skip && i < n; i++) check_prompt(&t, &cases[i], form ? form : &of_device);
+    close_bench(&t);
+    if (!can) cr_skip_test("the device or this build has no cooperative matrices");
+    if (!takes) cr_skip_test("the device's matrices are not for attention");
+    if (skip) cr_skip_test("with VKMOE_TEST_FULL only: its kernels compile for long");
+}
+#define PROMPTS(form, gpu_shape, rare, ...) do { static const struct prompt_case cases[] = {__VA_ARGS__}; check_prompts(cases, VKM_COUNT(cases), form, gpu_shape, rare); } while (0)
+static const struct coop_form keys_64 = {2, 64, 1, 1}, two_buffers = {4, 32, 2, 1}, one_subgroup = {1, 32, 1, 0};
+Test(attention, prompts_coopmat) { PROMPTS(NULL, false, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
+Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, false, true, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_two_buffers) { PROMPTS(&two_buffers, false, true, {64, 8, 1, 30, 65}, {64, 4, 4, 0, 33}); }
+Test(attention, prompts_coopmat_one_subgroup) { PROMPTS(&one_subgroup, false, true, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_heads_80) { PROMPTS(NULL, false, true, {80, 4, 4, 3, 40}); }
+Test(attention, prompts_coopmat_heads_128) { PROMPTS(NULL, false, true, {128, 8, 1, 33, 70}, {128, 2, 2, 64, 33}); }
+Test(attention, prompts_coopmat_gpu_shape) { PROMPTS(NULL, true, true, {128, 8, 2, 33, 70}, {128, 2, 2, 64, 33}); }

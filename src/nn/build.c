@@ -106,7 +106,8 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
  * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
  * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA 136 to 201
  * registers in tiles of 128 tokens and none in others. Of 8 rows, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups, for its compiler spills 29 to 67 registers so, 71 to 85 with eight
- * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds. */
+ * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds.
+ * attention_coop.comp, heads of 128: Mesa's compilers for NVIDIA and AMD spill nothing, Intel's for bmg 145 registers and for dg2 641 at the least, so it is not for matrices of 8 rows. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
@@ -123,6 +124,7 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix_lanes = caps->subgroup_size;
     s->matrix_subgroups = subgroups;
     s->matrix_tokens = tokens;
+    if (!small || cpu) s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
     vkm_shape_tiles(s, tokens);
     if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
@@ -428,6 +430,34 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
 
+#define VENDOR_NVIDIA 0x10deu
+
+/* Shared memory of attention_coop.comp: K and V of the rounds, before them Q; the scores' rows; a word a subgroup. */
+static uint32_t attention_coop_shared(const struct vkm_shape *s, uint32_t subgroups, uint32_t parts, uint32_t head)
+{
+    uint32_t rows = subgroups * s->matrix.m, keys = s->coop_buffers * 2 * s->coop_keys;
+    return ((keys > rows ? keys : rows) * (head / 8 + 1) + rows * (s->coop_keys / 4 + parts)) * 16 + subgroups * 4;
+}
+
+/* Subgroups of attention_coop.comp, and the lanes that it has for a row; 0 where it is not for this device, cache or prompt. */
+static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n, uint32_t *parts)
+{
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    const struct vkm_shape *s = &b->shape;
+    const struct vkm_matrix *m = &s->matrix;
+    uint32_t subgroups = s->coop_subgroups, lanes = caps->subgroup_size;
+    if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
+    if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
+    if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
+    if (!caps->full_subgroups && caps->vendor_id != VENDOR_NVIDIA && caps->type != VKM_TYPE_CPU) return 0;   /* its lanes of a row have to be of one subgroup: none may be narrower than reported */
+    if (lanes < m->m || (caps->type != VKM_TYPE_CPU && a->head * m->m > 64 * lanes)) return 0;   /* more sums than that a lane do not stay in registers */
+    *parts = lanes % m->m ? 1 : lanes / m->m;
+    while (*parts > 1 && s->coop_keys / 4 % *parts) *parts /= 2;
+    if (m->n / 4 > s->coop_keys / 8 + *parts) return 0;                               /* R beside P */
+    while (subgroups > 1 && (subgroups * lanes > caps->invocations || attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes)) subgroups /= 2;
+    return attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes ? 0 : subgroups;
+}
+
 /* How n rows are shared out. */
 struct attention_plan { uint32_t segments, rows, lanes, nq, parts; bool cpu, few; };
 
@@ -476,8 +506,11 @@ static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention 
 
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
-    const struct attention_plan p = attention_plan(b, a, n);
+    struct attention_plan p = attention_plan(b, a, n);
     if (p.few) return attention_one(b, a, kv, &p, n, false);
+    const struct vkm_caps *caps = vkm_device_caps(b->device);
+    uint32_t row_lanes = 1, subgroups = attention_coop(b, a, n / p.segments, &row_lanes);
+    if (subgroups) p.nq = subgroups * b->shape.matrix.m;
     uint64_t workspace = vkm_buffer_address(b->workspace);
     const struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = p.rows, .tiles = vkm_div_up(p.rows, p.nq),
         .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
@@ -485,7 +518,12 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
     struct vkm_step s = attention_begin(b, a, kv, &p, n);
     VKM_STEP_PUSH(s, push);
-    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = vkm_device_caps(b->device)->type != VKM_TYPE_CPU;
+    if (subgroups) {
+        const struct vkm_shape *o = &b->shape;
+        const uint32_t spec[] = {subgroups * caps->subgroup_size, 1, subgroups, a->head, o->matrix.m, o->matrix.n, o->matrix.k, subgroups * caps->subgroup_size, row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
+        return build_step(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
+    }
+    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
     const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
                              gpu ? 16 : 8, gpu ? 8 : 4, p.parts};
     uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */

@@ -49,6 +49,7 @@ struct vkm_shape {
     struct vkm_matrix matrix;                /* of matmul_coop.glsl; m 0: not in use */
     uint32_t matrix_panels, matrix_subgroups, matrix_lanes;   /* of a workgroup; lanes of a subgroup */
     uint32_t matrix_tokens, matrix_step, matrix_buffers;   /* of the largest tile; STEP at most; BUFFERS */
+    uint32_t coop_subgroups, coop_keys, coop_buffers, coop_fetch;   /* of attention_coop.comp: SUBGROUPS at most, 0: not in use; KEYS, BUFFERS, FETCH */
     uint32_t reduce_lanes, wide_lanes;       /* norm, router, rope; norms of wide rows at most, 0: as the others */
     uint32_t sample_lanes, few_rows;         /* few_rows: tokens that moe_topk sorts itself at most; 0: as many as it can */
     uint32_t attention_lanes, attention_rows, attention_parts;   /* local_size_x, NQ, PARTS at most */
