@@ -844,10 +844,10 @@ static void check_prompt(struct bench *t, const struct prompt_case *c, const str
 }
 
 /* form NULL: the device's. rare: compiled for long by CPU drivers. */
-static void check_prompts(const struct prompt_case *cases, size_t n, const struct coop_form *form, bool gpu_shape, bool rare)
+static void check_prompts(const struct prompt_case *cases, size_t n, const struct coop_form *form, bool rare)
 {
     struct bench t;
-    open_bench(&t, "coopmat", gpu_shape);
+    open_bench(&t, "coopmat", false);
     bool can = vkm_device_caps(t.device)->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT), skip = rare && vkm_device_caps(t.device)->type == VKM_TYPE_CPU && !full();
     const struct vkm_shape s = t.build.shape;
     const struct coop_form of_device = {s.coop_subgroups, s.coop_keys, s.coop_buffers, s.coop_fetch};
@@ -858,12 +858,12 @@ static void check_prompts(const struct prompt_case *cases, size_t n, const struc
     if (!takes) cr_skip_test("the device's matrices are not for attention");
     if (skip) cr_skip_test("with VKMOE_TEST_FULL only: its kernels compile for long");
 }
-#define PROMPTS(form, gpu_shape, rare, ...) do { static const struct prompt_case cases[] = {__VA_ARGS__}; check_prompts(cases, VKM_COUNT(cases), form, gpu_shape, rare); } while (0)
-static const struct coop_form keys_64 = {2, 64, 1, 1}, two_buffers = {4, 32, 2, 1}, one_subgroup = {1, 32, 1, 0};
-Test(attention, prompts_coopmat) { PROMPTS(NULL, false, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
-Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, false, true, {64, 8, 1, 30, 65}); }
-Test(attention, prompts_coopmat_two_buffers) { PROMPTS(&two_buffers, false, true, {64, 8, 1, 30, 65}, {64, 4, 4, 0, 33}); }
-Test(attention, prompts_coopmat_one_subgroup) { PROMPTS(&one_subgroup, false, true, {64, 8, 1, 30, 65}); }
-Test(attention, prompts_coopmat_heads_80) { PROMPTS(NULL, false, true, {80, 4, 4, 3, 40}); }
-Test(attention, prompts_coopmat_heads_128) { PROMPTS(NULL, false, true, {128, 8, 1, 33, 70}, {128, 2, 2, 64, 33}); }
-Test(attention, prompts_coopmat_gpu_shape) { PROMPTS(NULL, true, true, {128, 8, 2, 33, 70}, {128, 2, 2, 64, 33}); }
+#define PROMPTS(form, rare, ...) do { static const struct prompt_case cases[] = {__VA_ARGS__}; check_prompts(cases, VKM_COUNT(cases), form, rare); } while (0)
+static const struct coop_form keys_64 = {2, 64, 1, 1}, two_buffers = {4, 32, 2, 1}, one_subgroup = {1, 32, 1, 0}, of_gpu = {4, 32, 1, 1};
+Test(attention, prompts_coopmat) { PROMPTS(NULL, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
+Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, true, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_two_buffers) { PROMPTS(&two_buffers, true, {64, 8, 1, 30, 65}, {64, 4, 4, 0, 33}); }
+Test(attention, prompts_coopmat_one_subgroup) { PROMPTS(&one_subgroup, true, {64, 8, 1, 30, 65}); }
+Test(attention, prompts_coopmat_heads_80) { PROMPTS(NULL, true, {80, 4, 4, 3, 40}); }
+Test(attention, prompts_coopmat_heads_128) { PROMPTS(NULL, true, {128, 8, 1, 33, 70}, {128, 2, 2, 64, 33}); }
+Test(attention, prompts_coopmat_gpu_form) { PROMPTS(&of_gpu, true, {128, 8, 2, 33, 70}, {128, 2, 2, 64, 33}); }
