@@ -17,10 +17,9 @@ float total[NT * RPL], x_sum[NT];
 void add_block(const Block b[RPL]) {
     [[unroll]] for (int t = 0; t < int(NT); t++) {
         [[unroll]] for (int r = 0; r < int(RPL); r++) {
-            float d = 16.0 * b[r].d, m = block_min(b[r]), a = total[t * RPL + r];
-            a += d * acc[t * RPL + r];
-            a += (m - d) * x_sum[t];
-            total[t * RPL + r] = a;
+            float d = 16.0 * b[r].d;
+            precise float m = block_min(b[r]) - d;      /* not one operation with what m is a product of: a compiler's choice, and not always the same one */
+            total[t * RPL + r] = fma(m, x_sum[t], fma(d, acc[t * RPL + r], total[t * RPL + r]));
             acc[t * RPL + r] = 0.0;
         }
         x_sum[t] = 0.0;

@@ -28,6 +28,7 @@ layout(constant_id = 15) const uint BUFFERS = 2;     /* 2: the next step is put 
 layout(set = 0, binding = 1) buffer WorkspaceU4 { uvec4 u[]; } wsu4;
 
 const uint ROWS = PANELS * 32;
+const bool GUARDED = NT > 64;                        /* tiles of tokens are left out where there are none; of smaller ones it does not pay */
 const uint QUADS = STEP * 4;                         /* uvec4 of a row */
 const uint PITCH = QUADS + 1;                        /* from row to row: so that neighbouring rows begin in other banks */
 const uint W_PART = NT * PITCH;                      /* behind x */
@@ -141,15 +142,15 @@ void multiply_columns(uint from, uint kk, uint st, uint sr, uint n, bool whole) 
         }
 }
 
-void multiply_columns_of_step(uint from, uint st, uint sr, uint n, bool whole) {
-    if (TK < 16) { [[dont_unroll]] for (uint kk = 0; kk < STEP * 32 / TK; kk++) multiply_columns(from, kk, st, sr, n, false); }      /* a CPU driver's, which takes seconds to compile it otherwise */
+void multiply_all_columns(uint from, uint st, uint sr, uint n, bool whole) {
+    if (TK < 16) { [[dont_unroll]] for (uint kk = 0; kk < STEP * 32 / TK; kk++) multiply_columns(from, kk, st, sr, n, !GUARDED); }      /* a CPU driver's, which takes seconds to compile it otherwise */
     else         { [[unroll]] for (uint kk = 0; kk < STEP * 32 / TK; kk++) multiply_columns(from, kk, st, sr, n, whole); }
 }
 
 void multiply_step(uint from, uint st, uint sr, uint n) {
     if (sr * EACH_R * TM >= ROWS) return;            /* a subgroup too many */
-    if (TK >= 16 && EACH_T > 1 && n + TN > NT) multiply_columns_of_step(from, st, sr, n, true);       /* of its own, for branches cost it a third of its speed */
-    else multiply_columns_of_step(from, st, sr, n, EACH_T == 1);
+    if (!GUARDED || n + TN > NT) multiply_all_columns(from, st, sr, n, true);       /* of its own, for branches cost a third of the speed */
+    else multiply_all_columns(from, st, sr, n, false);
 }
 
 /* The sums of each subgroup's m-th tile of tokens, to y. */

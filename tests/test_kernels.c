@@ -751,7 +751,8 @@ static void check_many_keys_scalar(bool kv16, uint32_t n_keys)
 Test(attention, keys_33_scalar_loads) { check_many_keys_scalar(false, 33); }
 Test(attention, keys_4000_scalar_loads) { check_many_keys_scalar(true, 4000); }
 
-/* A prompt of n tokens behind `first` others by cooperative matrices, at once and in two parts, against plain C. What lies behind it in the cache is large and must weigh nothing. */
+/* A prompt of n tokens behind `first` others, at once and in parts, against plain C: by cooperative matrices of a form in two parts; form NULL: in f32, token by token, which is another kernel
+ * on a GPU. What lies behind it in the cache is large and must weigh nothing. */
 struct prompt_case { uint32_t head, n_head, n_head_kv, first, n; };
 struct coop_form { uint32_t subgroups, keys, buffers, fetch; };
 
@@ -782,13 +783,14 @@ static void check_prompt(struct bench *t, const struct prompt_case *c, const str
     vkm_error err = {0};
     vkm_buffer *kv[2];
     vkm_bindings *bindings = NULL;
-    uint32_t n_ctx = (c->first + c->n + 31) / 32 * 32 + 32, ld = c->n_head * c->head + 32, group = c->n_head / c->n_head_kv, cut = c->n / 2 < 16 ? 16 : c->n / 2;
+    uint32_t n_ctx = (c->first + c->n + 31) / 32 * 32 + 32, ld = c->n_head * c->head + 32, group = c->n_head / c->n_head_kv, cut = !form ? 1 : c->n / 2 < 16 ? 16 : c->n / 2, least = form ? 16 : 1, done = 0;
     uint32_t out = c->n * ld, part = out + (c->n + 1) * ld, pos = part + (c->n + 1) * ld, seq = pos + c->n;
     uint64_t words = (uint64_t)n_ctx * c->n_head_kv * c->head / 2;
     struct ref_rng rng = ref_seed(c->head + c->n);
     uint32_t *cache[2];
     char what[128];
-    snprintf(what, sizeof what, "heads %u x %u of %u, %u tokens behind %u, form %u %u %u %u", c->n_head, c->head, c->n_head_kv, c->n, c->first, form->subgroups, form->keys, form->buffers, form->fetch);
+    const struct coop_form of = form ? *form : (struct coop_form){0};
+    snprintf(what, sizeof what, "heads %u x %u of %u, %u tokens behind %u, form %u %u %u %u", c->n_head, c->head, c->n_head_kv, c->n, c->first, of.subgroups, of.keys, of.buffers, of.fetch);
     cr_assert(seq + c->n < WS_WORDS);
     for (int i = 0; i < 2; i++) {
         cache[i] = malloc(words * 4);
@@ -814,27 +816,29 @@ static void check_prompt(struct bench *t, const struct prompt_case *c, const str
     const struct vkm_kv kept = {.k_unit = 0, .v_unit = 1, .units = 1, .bytes = words * 4, .n_parts = 2, .parts = {{kv[0], 0, words * 4}, {kv[1], 0, words * 4}}};
     t->build.err = &err;
     t->build.sets = &bindings;
-    t->build.shape.coop_subgroups = form->subgroups, t->build.shape.coop_keys = form->keys, t->build.shape.coop_buffers = form->buffers, t->build.shape.coop_fetch = form->fetch;
+    t->build.shape.coop_subgroups = of.subgroups, t->build.shape.coop_keys = of.keys, t->build.shape.coop_buffers = of.buffers, t->build.shape.coop_fetch = of.fetch;
     begin(t);
     OK(vkm_attention_step(&t->build, &a, &kept, c->n));
     a.out.at = part;
-    OK(vkm_attention_step(&t->build, &a, &kept, cut));
-    a.q.at += cut * ld, a.out.at += cut * ld, a.ws_pos += cut, a.ws_seq += cut;
-    if (c->n - cut >= 16) OK(vkm_attention_step(&t->build, &a, &kept, c->n - cut));
+    for (uint32_t some; c->n - done >= least; done += some) {
+        some = form && done ? c->n - done : cut;
+        OK(vkm_attention_step(&t->build, &a, &kept, some));
+        a.q.at += some * ld, a.out.at += some * ld, a.ws_pos += some, a.ws_seq += some;
+    }
     run(t, 1);
     for (uint32_t row = 0; row < c->n; row++) {
         for (uint32_t h = 0; h < c->n_head; h++) {
             double nmse;
             reference_row(c, n_ctx, q + row * ld + h * c->head, cache[0], cache[1], h / group, c->first + row, expected);
             nmse = ref_nmse_f32(expected, (const float *)t->words + out + row * ld + h * c->head, c->head);
-            cr_assert(nmse < NMSE_COOPMAT, "%s: token %u head %u: NMSE %.3g", what, row, h, nmse);
+            cr_assert(nmse < (form ? NMSE_COOPMAT : NMSE_F32), "%s: token %u head %u: NMSE %.3g", what, row, h, nmse);
             worst = fmax(worst, nmse);
         }
         for (uint32_t i = c->n_head * c->head; i < ld; i++) cr_assert_eq(t->words[out + row * ld + i], 0, "%s: token %u is not padded", what, row);
     }
-    cr_assert(worst > 1e-11, "%s: as exact as f32, so not by matrices", what);
+    cr_assert(!form || worst > 1e-11, "%s: as exact as f32, so not by matrices", what);
     if (getenv("VKMOE_TEST_NUMBERS")) fprintf(stderr, "nmse %.2e %s\n", worst, what);
-    cr_assert_arr_eq(t->words + out, t->words + part, (c->n - cut >= 16 ? c->n : cut) * ld * 4, "%s: other bits in two parts", what);
+    cr_assert_arr_eq(t->words + out, t->words + part, done * ld * 4, "%s: other bits in parts", what);
     cr_assert_eq(t->words[out + c->n * ld], CANARY);
     for (int i = 0; i < 2; i++) free(cache[i]);
     free(q), free(expected);
@@ -860,6 +864,17 @@ static void check_prompts(const struct prompt_case *cases, size_t n, const struc
 }
 #define PROMPTS(form, rare, ...) do { static const struct prompt_case cases[] = {__VA_ARGS__}; check_prompts(cases, VKM_COUNT(cases), form, rare); } while (0)
 static const struct coop_form keys_64 = {2, 64, 1, 1}, two_buffers = {4, 32, 2, 1}, one_subgroup = {1, 32, 1, 0}, of_gpu = {4, 32, 1, 1};
+/* The forms of a GPU: many rows a workgroup, and one. */
+Test(attention, one_row_a_workgroup)
+{
+    static const struct prompt_case cases[] = {{64, 8, 2, 0, 35}, {64, 4, 4, 90, 70}, {80, 8, 1, 300, 33}};
+    struct bench t;
+    open_bench(&t, "gather", true);
+    bool can = t.build.shape.attention_parts > 2;
+    for (size_t i = 0; can && i < (full() ? VKM_COUNT(cases) : 1); i++) check_prompt(&t, &cases[i], NULL);
+    close_bench(&t);
+    if (!can) cr_skip_test("the device's workgroups are too small");
+}
 Test(attention, prompts_coopmat) { PROMPTS(NULL, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
 Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, true, {64, 8, 1, 30, 65}); }
 Test(attention, prompts_coopmat_two_buffers) { PROMPTS(&two_buffers, true, {64, 8, 1, 30, 65}, {64, 4, 4, 0, 33}); }

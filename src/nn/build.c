@@ -2,7 +2,6 @@
 #include "tune.h"
 #include <stdio.h>
 #include <string.h>
-#include <stdlib.h>
 
 static const uint8_t tile_sizes[VKM_TILE_CLASSES] = VKM_TILE_SIZES;
 
@@ -256,12 +255,6 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, quantises(s, w, n_tile) ? w->kb : 0};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
-    struct vkm_shape xs = *s;
-    if (getenv("VKX_SUB") && n_tile >= 128) xs.matrix_subgroups = atoi(getenv("VKX_SUB"));
-    if (getenv("VKX_SUB64") && n_tile == 64) xs.matrix_subgroups = atoi(getenv("VKX_SUB64"));
-    if (getenv("VKX_SUBS") && n_tile < 64) xs.matrix_subgroups = atoi(getenv("VKX_SUBS"));
-    if (getenv("VKX_STEP") && n_tile >= 128) xs.matrix_step = atoi(getenv("VKX_STEP"));
-    s = &xs;
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
@@ -466,7 +459,11 @@ static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_atten
 }
 
 /* How n rows are shared out. */
-struct attention_plan { uint32_t segments, rows, lanes, nq, parts; bool cpu, few; };
+struct attention_plan {
+    uint32_t segments, rows, lanes, nq, parts;
+    uint32_t coop, row_lanes;                /* subgroups of attention_coop and lanes of a row; 0: another kernel */
+    bool cpu, few;                           /* attention_cpu; attention_one */
+};
 
 static struct attention_plan attention_plan(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n)
 {
@@ -477,8 +474,10 @@ static struct attention_plan attention_plan(const struct vkm_build *b, const str
     while (p.nq > 1 && p.nq * vkm_div_up(a->head / 2, p.lanes) > 32) p.nq /= 2;             /* too many accumulators */
     p.parts = p.cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
     while (p.parts > 1 && attention_shared(p.parts, p.nq, a->head) > caps->shared_bytes) p.parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
-    p.few = p.parts > 2 && p.lanes == VKM_PANEL && (uint64_t)p.segments * p.rows * a->n_head_kv <= ATTENTION_ONE;
+    p.coop = attention_coop(b, a, n / p.segments, &p.row_lanes);
+    p.few = !p.coop && p.parts > 2 && p.lanes == VKM_PANEL && (uint64_t)p.segments * p.rows * a->n_head_kv <= ATTENTION_ONE;
     while (p.nq > 1 && (p.few || p.nq / 2 >= p.rows)) p.nq /= 2;
+    if (p.coop) p.nq = p.coop * b->shape.matrix.m;
     return p;
 }
 
@@ -513,11 +512,9 @@ static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention 
 
 vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
-    struct attention_plan p = attention_plan(b, a, n);
+    const struct attention_plan p = attention_plan(b, a, n);
     if (p.few) return attention_one(b, a, kv, &p, n, false);
     const struct vkm_caps *caps = vkm_device_caps(b->device);
-    uint32_t row_lanes = 1, subgroups = attention_coop(b, a, n / p.segments, &row_lanes);
-    if (subgroups) p.nq = subgroups * b->shape.matrix.m;
     uint64_t workspace = vkm_buffer_address(b->workspace);
     const struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = p.rows, .tiles = vkm_div_up(p.rows, p.nq),
         .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
@@ -525,9 +522,9 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
     struct vkm_step s = attention_begin(b, a, kv, &p, n);
     VKM_STEP_PUSH(s, push);
-    if (subgroups) {
+    if (p.coop) {
         const struct vkm_shape *o = &b->shape;
-        const uint32_t spec[] = {subgroups * caps->subgroup_size, 1, subgroups, a->head, o->matrix.m, o->matrix.n, o->matrix.k, subgroups * caps->subgroup_size, row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
+        const uint32_t lanes = p.coop * caps->subgroup_size, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
         return build_step(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
     }
     bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
