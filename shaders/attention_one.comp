@@ -1,6 +1,6 @@
 #version 450
 /* attention.comp for few rows, on a GPU that they would not fill: a workgroup for each row (token, query head). The same sums in the same order; what differs is that all keys and values
- * of a round are on their way at once, and that lanes own keys for the softmax, too: with one row there is nothing else to hide the waiting behind.
+ * of a round are on their way at once, the first while ROPE is at work, and that lanes own keys for the softmax, too: with one row there is nothing else to hide the waiting behind.
  * ROPE: each token is the only one of its sequence, so that workgroups do what rope_store does, too, each for its own query, key and value; the first of a kv head's puts them into the cache.
  * local_size_x is 32, a lane a key; local_size_y parts, more than one (three with ROPE), take every PARTS-th round each. Workgroups: x = rows, y = kv heads.
  * H100, one token behind 64 to 192 of 32 heads of 128 dimensions in 4 groups: 10 us instead of 17, without ROPE. */
@@ -20,7 +20,7 @@ void sync() { barrier(); }
 #include "rope.glsl"
 
 const uint EACH = KV16 != 0 ? 1 : 2;               /* words of a pair of dimensions */
-const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head */
+const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head; up to 64: a lane's part of a round goes into registers */
 const uint AT_ONCE = WORDS > 64 ? 8 : 32;          /* values of a round that are fetched together */
 const uint PAIRS = WORDS <= 64 ? HEAD / 2 : HEAD % 64 == 0 ? 32 : HEAD % 16 == 0 ? 8 : 1;   /* pairs of dimensions of a key that are */
 shared vec2 query[HEAD / 2], new_key[HEAD / 2], new_value[HEAD / 2];
@@ -38,6 +38,10 @@ void fetch_values(uint at, uint lane) {
     [[unroll]] for (int j = 0; j < int(AT_ONCE); j++)
         [[unroll]] for (int i = 0; i < int(DPL); i++)
             [[unroll]] for (int w = 0; w < int(EACH); w++) fetched[(j * DPL + i) * EACH + w] = kv[v_slab].w[at + j * WORDS + min(lane + i * 32, HEAD / 2 - 1) * EACH + w];
+}
+void fetch_keys(uint at, uint d) {
+    [[unroll]] for (uint e = 0; e < PAIRS; e++)
+        [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[at + ((d + e) * EACH + w) * 32];
 }
 vec2 value(uint j, uint i) { uint at = (j * DPL + i) * EACH; return two(fetched[at], fetched[at + EACH - 1]); }
 
@@ -68,23 +72,26 @@ void main() {
     uint pos = min(wsu.u[push.ws_pos + t], push.n_ctx - 1), sequence = wsu.u[push.ws_seq + t], q = push.ws_q + t * push.ld_q + head * HEAD;
     uint keys = kv_unit(push.k_unit + sequence, k_slab) + head_kv * push.n_ctx * WORDS;
     uint values = kv_unit(push.v_unit + sequence, v_slab) + head_kv * push.n_ctx * WORDS;
+    uint rounds = pos / 32 + 1, other = ROPE != 0 && pos % 32 == lane ? lane ^ 1 : lane;     /* in the last round: no key that another workgroup is writing */
+    if (WORDS <= 64 && part < rounds) {
+        fetch_values(values + part * 32 * WORDS, lane);
+        fetch_keys(keys + part * 32 * WORDS + (part == rounds - 1 ? other : lane), 0);
+    }
     if (ROPE != 0) make_heads(t, head, pos, part, lane, row % group == 0, keys + pos / 32 * 32 * WORDS + pos % 32, values + pos * WORDS);
     else for (uint i = part * 32 + lane; i < HEAD / 2; i += PARTS * 32) query[i] = vec2(ws.f[q + 2 * i], ws.f[q + 2 * i + 1]);
     [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] = vec2(0.0);
     float highest = -3.0e38, sum = 0.0;            /* of this part: in every lane */
     barrier();
 
-    uint rounds = pos / 32 + 1;
     for (uint all = 0; all < rounds; all += PARTS) {
         uint round = all + part, v = values + round * 32 * WORDS, key = round * 32 + lane;
         bool mine = round < rounds, has_new = ROPE != 0 && round == rounds - 1;      /* all parts meet at the barriers */
         float score = 0.0, keep;
         if (mine) {
-            if (AT_ONCE == 32) fetch_values(v, lane);
-            uint k = keys + round * 32 * WORDS + (has_new && key == pos ? lane ^ 1 : lane);     /* not where another workgroup is writing */
+            uint k = keys + round * 32 * WORDS + (has_new ? other : lane);
+            if (WORDS <= 64 && all > 0) fetch_values(v, lane);
             for (uint d = 0; d < HEAD / 2; d += PAIRS) {
-                [[unroll]] for (uint e = 0; e < PAIRS; e++)
-                    [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[k + ((d + e) * EACH + w) * 32];
+                if (WORDS > 64 || all > 0) fetch_keys(k, d);
                 [[unroll]] for (uint e = 0; e < PAIRS; e++) {
                     vec2 a = query[d + e], b = two(fetched_key[e * EACH], fetched_key[e * EACH + EACH - 1]);
                     if (has_new) b = mix(b, new_key[d + e], bvec2(key == pos));
