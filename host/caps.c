@@ -124,7 +124,7 @@ static void fill_matrices(const struct vkm_instance *instance, VkPhysicalDevice 
                      (from == VK_COMPONENT_TYPE_UINT8_KHR && to == VK_COMPONENT_TYPE_UINT32_KHR);
         if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->saturatingAccumulation || p->AType != p->BType || p->CType != p->ResultType || !known) continue;
         caps->matrices[caps->n_matrices++] = m;
-        bool fits = m.m && m.n && m.k && 32 % m.m == 0 && 16 % m.n == 0 && 32 % m.k == 0 && m.k % 4 == 0;
+        bool fits = m.m && m.n && m.k && 16 % m.m == 0 && 32 % m.n == 0 && 32 % m.k == 0 && m.k % 4 == 0;
         if (half && fits && m.m * m.n * m.k > caps->matrix.m * caps->matrix.n * caps->matrix.k) caps->matrix = m;
     }
 }

@@ -33,6 +33,10 @@ uint q[NQ];                                        /* word offsets of the rows' 
 float s[NQ * KPL];                                 /* scores of the rows with this lane's keys */
 uint k_slab, v_slab;
 
+/* a b + c: on a GPU (PARTS) as one operation, or attention_one's sums would be others by the compiler's choice; CPU drivers may have none */
+float add_product(float a, float b, float c) { return PARTS > 1 ? fma(a, b, c) : a * b + c; }
+vec2 add_product(float a, vec2 b, vec2 c) { return PARTS > 1 ? fma(vec2(a), b, c) : a * b + c; }
+
 /* two dimensions of a key; k: the round's first word of the cache, at this lane's key */
 vec2 key_at(uint k, uint d) { return KV16 != 0 ? unpackHalf2x16(kv[k_slab].w[k + d / 2 * 32]) : uintBitsToFloat(uvec2(kv[k_slab].w[k + d * 32], kv[k_slab].w[k + (d + 1) * 32])); }
 
@@ -42,7 +46,7 @@ void scores2(uint k, uint d, uint lanes) {
     [[unroll]] for (int j = 0; j < int(KPL); j++) key[j] = key_at(k + j * lanes, d);
     [[unroll]] for (int r = 0; r < int(NQ); r++) {
         vec2 a = vec2(ws.f[q[r] + d], ws.f[q[r] + d + 1]);
-        [[unroll]] for (int j = 0; j < int(KPL); j++) { s[r * KPL + j] += a.x * key[j].x; s[r * KPL + j] += a.y * key[j].y; }
+        [[unroll]] for (int j = 0; j < int(KPL); j++) s[r * KPL + j] = add_product(a.y, key[j].y, add_product(a.x, key[j].x, s[r * KPL + j]));
     }
 }
 
@@ -57,8 +61,8 @@ void scores4(uint k, uint d, uint lanes) {
     [[unroll]] for (int r = 0; r < int(NQ); r++) {
         vec4 a = ws4.f[(q[r] + d) / 4];
         [[unroll]] for (int j = 0; j < int(KPL); j++) {
-            s[r * KPL + j] += a.x * key[2 * j].x; s[r * KPL + j] += a.y * key[2 * j].y;
-            s[r * KPL + j] += a.z * key[2 * j + 1].x; s[r * KPL + j] += a.w * key[2 * j + 1].y;
+            float sum = add_product(a.y, key[2 * j].y, add_product(a.x, key[2 * j].x, s[r * KPL + j]));
+            s[r * KPL + j] = add_product(a.w, key[2 * j + 1].y, add_product(a.z, key[2 * j + 1].x, sum));
         }
     }
 }
@@ -114,7 +118,7 @@ void main() {
                 p[i] = e;
                 add += e.x; add += e.y; add += e.z; add += e.w;
             }
-            sum = sum * keep + add;
+            sum = add_product(sum, keep, add);
             highest = m;
             scale_old[rows + lane] = keep;
             total[rows + lane] = sum;
@@ -136,7 +140,7 @@ void main() {
                 [[unroll]] for (int r = 0; r < int(NQ); r++) {
                     vec4 weight = p[(rows + r) * ROW + (first_key + e) / 4];
                     [[unroll]] for (int j = 0; j < 4; j++)
-                        [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] += weight[j] * value[j * DPL + i];
+                        [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] = add_product(weight[j], value[j * DPL + i], out_[r * DPL + i]);
                 }
             }
     }
@@ -154,8 +158,8 @@ void main() {
             for (uint j = 1; j < used; j++) most = max(most, highest_of[j * NQ + r]);
             for (uint j = 0; j < used; j++) {
                 float keep = exp(highest_of[j * NQ + r] - most);
-                sum_ += keep * total[j * NQ + r];
-                [[unroll]] for (int i = 0; i < int(DPL); i++) v[i] += keep * out_of[(j * NQ + r) * HEAD / 2 + min(lane + i * lanes, HEAD / 2 - 1)];
+                sum_ = fma(keep, total[j * NQ + r], sum_);
+                [[unroll]] for (int i = 0; i < int(DPL); i++) v[i] = fma(vec2(keep), out_of[(j * NQ + r) * HEAD / 2 + min(lane + i * lanes, HEAD / 2 - 1)], v[i]);
             }
             [[unroll]] for (int i = 0; i < int(DPL); i++) {
                 uint pair = lane + i * lanes;

@@ -1,9 +1,10 @@
 #version 450
-/* attention.comp for few rows, on a GPU that they would not fill: a workgroup for each row (token, query head). The same sums in the same order; what differs is that all keys and values
- * of a round are on their way at once, the first while ROPE is at work, and that lanes own keys for the softmax, too: with one row there is nothing else to hide the waiting behind.
+/* attention.comp for few rows, on a GPU that they would not fill: a workgroup for each row (token, query head). The same sums in the same order, and the same operations (fma: a compiler
+ * may choose which of two products it fuses with their sum); what differs is that many keys and values are on their way at once, and that lanes own keys for the softmax, too.
  * ROPE: each token is the only one of its sequence, so that workgroups do what rope_store does, too, each for its own query, key and value; the first of a kv head's puts them into the cache.
  * local_size_x is 32, a lane a key; local_size_y parts, more than one (three with ROPE), take every PARTS-th round each. Workgroups: x = rows, y = kv heads.
- * H100, one token behind 64 to 192 of 32 heads of 128 dimensions in 4 groups: 10 us instead of 17, without ROPE. */
+ * H200, one token behind 64 to 192, 32 heads of 128 dimensions in 4 groups, us with timestamps: 18 by attention.comp and 6 for rope_store; 11.2 here, 12.0 with all keys and values of a round
+ * at once, 11.9 with 8 values and 16 pairs; 13.8 with the first round fetched before ROPE. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
@@ -20,9 +21,9 @@ void sync() { barrier(); }
 #include "rope.glsl"
 
 const uint EACH = KV16 != 0 ? 1 : 2;               /* words of a pair of dimensions */
-const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head; up to 64: a lane's part of a round goes into registers */
-const uint AT_ONCE = WORDS > 64 ? 8 : 32;          /* values of a round that are fetched together */
-const uint PAIRS = WORDS <= 64 ? HEAD / 2 : HEAD % 64 == 0 ? 32 : HEAD % 16 == 0 ? 8 : 1;   /* pairs of dimensions of a key that are */
+const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head */
+const uint AT_ONCE = DPL > 2 ? 8 : 16;             /* values that are fetched together */
+const uint PAIRS = HEAD % 64 == 0 ? 32 : HEAD % 16 == 0 ? 8 : 1;   /* pairs of dimensions of a key that are */
 shared vec2 query[HEAD / 2], new_key[HEAD / 2], new_value[HEAD / 2];
 shared vec4 scores[PARTS * 8], weights[PARTS * 8];
 shared float highest_of[PARTS], total[PARTS];
@@ -38,10 +39,6 @@ void fetch_values(uint at, uint lane) {
     [[unroll]] for (int j = 0; j < int(AT_ONCE); j++)
         [[unroll]] for (int i = 0; i < int(DPL); i++)
             [[unroll]] for (int w = 0; w < int(EACH); w++) fetched[(j * DPL + i) * EACH + w] = kv[v_slab].w[at + j * WORDS + min(lane + i * 32, HEAD / 2 - 1) * EACH + w];
-}
-void fetch_keys(uint at, uint d) {
-    [[unroll]] for (uint e = 0; e < PAIRS; e++)
-        [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[at + ((d + e) * EACH + w) * 32];
 }
 vec2 value(uint j, uint i) { uint at = (j * DPL + i) * EACH; return two(fetched[at], fetched[at + EACH - 1]); }
 
@@ -72,33 +69,30 @@ void main() {
     uint pos = min(wsu.u[push.ws_pos + t], push.n_ctx - 1), sequence = wsu.u[push.ws_seq + t], q = push.ws_q + t * push.ld_q + head * HEAD;
     uint keys = kv_unit(push.k_unit + sequence, k_slab) + head_kv * push.n_ctx * WORDS;
     uint values = kv_unit(push.v_unit + sequence, v_slab) + head_kv * push.n_ctx * WORDS;
-    uint rounds = pos / 32 + 1, other = ROPE != 0 && pos % 32 == lane ? lane ^ 1 : lane;     /* in the last round: no key that another workgroup is writing */
-    if (WORDS <= 64 && part < rounds) {
-        fetch_values(values + part * 32 * WORDS, lane);
-        fetch_keys(keys + part * 32 * WORDS + (part == rounds - 1 ? other : lane), 0);
-    }
     if (ROPE != 0) make_heads(t, head, pos, part, lane, row % group == 0, keys + pos / 32 * 32 * WORDS + pos % 32, values + pos * WORDS);
     else for (uint i = part * 32 + lane; i < HEAD / 2; i += PARTS * 32) query[i] = vec2(ws.f[q + 2 * i], ws.f[q + 2 * i + 1]);
     [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] = vec2(0.0);
     float highest = -3.0e38, sum = 0.0;            /* of this part: in every lane */
     barrier();
 
+    uint rounds = pos / 32 + 1;
     for (uint all = 0; all < rounds; all += PARTS) {
         uint round = all + part, v = values + round * 32 * WORDS, key = round * 32 + lane;
         bool mine = round < rounds, has_new = ROPE != 0 && round == rounds - 1;      /* all parts meet at the barriers */
         float score = 0.0, keep;
         if (mine) {
-            uint k = keys + round * 32 * WORDS + (has_new ? other : lane);
-            if (WORDS <= 64 && all > 0) fetch_values(v, lane);
+            uint k = keys + round * 32 * WORDS + (has_new && key == pos ? lane ^ 1 : lane);     /* not where another workgroup is writing */
             for (uint d = 0; d < HEAD / 2; d += PAIRS) {
-                if (WORDS > 64 || all > 0) fetch_keys(k, d);
+                [[unroll]] for (uint e = 0; e < PAIRS; e++)
+                    [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[k + ((d + e) * EACH + w) * 32];
                 [[unroll]] for (uint e = 0; e < PAIRS; e++) {
                     vec2 a = query[d + e], b = two(fetched_key[e * EACH], fetched_key[e * EACH + EACH - 1]);
                     if (has_new) b = mix(b, new_key[d + e], bvec2(key == pos));
-                    score += a.x * b.x; score += a.y * b.y;
+                    score = fma(a.y, b.y, fma(a.x, b.x, score));
                 }
             }
-            score = key <= pos ? score * push.scale : -3.0e38;
+            precise float scaled = score * push.scale;
+            score = key <= pos ? scaled : -3.0e38;
             scores[part * 8 + lane / 4][lane % 4] = score;
         }
         barrier();
@@ -114,18 +108,18 @@ void main() {
         float add = 0.0;
         [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] *= keep;
         for (uint first = 0; first < 32; first += AT_ONCE) {
-            if (AT_ONCE < 32) fetch_values(v + first * WORDS, lane);
+            fetch_values(v + first * WORDS, lane);
             [[unroll]] for (uint e = 0; e < AT_ONCE; e += 4) {
                 vec4 weight = weights[part * 8 + (first + e) / 4];
                 add += weight.x; add += weight.y; add += weight.z; add += weight.w;
                 if (has_new) weight = mix(weight, vec4(0.0), equal(uvec4(round * 32 + first + e) + uvec4(0, 1, 2, 3), uvec4(pos)));
                 [[unroll]] for (int j = 0; j < 4; j++)
-                    [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] += weight[j] * value(e + j, i);
+                    [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] = fma(vec2(weight[j]), value(e + j, i), out_[i]);
             }
         }
         if (has_new)                               /* the last of those that do not weigh zero */
-            [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] += weights[part * 8 + pos % 32 / 4][pos % 4] * new_value[min(lane + i * 32, HEAD / 2 - 1)];
-        sum = sum * keep + add;
+            [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] = fma(vec2(weights[part * 8 + pos % 32 / 4][pos % 4]), new_value[min(lane + i * 32, HEAD / 2 - 1)], out_[i]);
+        sum = fma(sum, keep, add);
     }
     if (lane == 0) { highest_of[part] = highest; total[part] = sum; }
     [[unroll]] for (int i = 0; i < int(DPL); i++)
@@ -138,8 +132,8 @@ void main() {
         for (uint j = 1; j < used; j++) most = max(most, highest_of[j]);
         for (uint j = 0; j < used; j++) {
             float by = exp(highest_of[j] - most);
-            sum_ += by * total[j];
-            o += by * out_of[j * HEAD / 2 + pair];
+            sum_ = fma(by, total[j], sum_);
+            o = fma(vec2(by), out_of[j * HEAD / 2 + pair], o);
         }
         ws.f[at + 2 * pair] = o.x / sum_;
         ws.f[at + 2 * pair + 1] = o.y / sum_;

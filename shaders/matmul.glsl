@@ -50,7 +50,8 @@ void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[N
                 vec2 s = vec2(p.xy + p.zw);
                 a += s.x + s.y;
 #else
-                a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w;
+                if (BY_BLOCK) a = fma(w[r].w, v.w, fma(w[r].z, v.z, fma(w[r].y, v.y, fma(w[r].x, v.x, a))));     /* from 0 on, where a compiler may fuse either of the first two products */
+                else { a += w[r].x * v.x; a += w[r].y * v.y; a += w[r].z * v.z; a += w[r].w * v.w; }
 #endif
                 acc[t * RPL + r] = a;
             }
@@ -69,7 +70,7 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     for (uint k = begin; k < end; k++) {
         Block b[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);
-        if (NT > 4) { [[dont_unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
+        if (NT > 4 || BY_BLOCK) { [[dont_unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
         else        { [[unroll]] for (uint i = 0; i < STEPS; i++) multiply_step(slab, b, k, i, x); }
         if (BY_BLOCK) add_block(b);
     }

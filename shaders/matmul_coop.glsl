@@ -1,4 +1,4 @@
-/* The matrix multiplication by cooperative matrices (VK_KHR_cooperative_matrix, subgroup scope): f16 products, f32 sums, tiles of TM rows of W x TN tokens x TK columns as the device has
+/* The matrix multiplication by cooperative matrices (VK_KHR_cooperative_matrix, subgroup scope): f16 products, f32 sums, tiles of TM tokens x TN rows of W x TK columns as the device has
  * them. A workgroup makes NT tokens times PANELS panels: some columns at a time its lanes put x (f16 already: halve.comp) and the dequantised weights into shared memory. What the next
  * step takes from memory is fetched into registers before the multiplication of this one and put behind it, so that the loads have all of it to arrive. Subgroups lie in a grid of SUB_T
  * along the tokens times others along the rows; each owns EACH_T x EACH_R tiles. Tiles of tokens that the tile list does not fill are left out.
@@ -28,7 +28,7 @@ layout(constant_id = 15) const uint BUFFERS = 2;     /* 2: the next step is put 
 layout(set = 0, binding = 1) buffer WorkspaceU4 { uvec4 u[]; } wsu4;
 
 const uint ROWS = PANELS * 32;
-const bool GUARDED = NT > 64;                        /* tiles of tokens are left out where there are none; of smaller ones it does not pay */
+const bool GUARDED = NT > 32;                        /* tiles of tokens are left out where there are none; of smaller ones it does not pay */
 const uint QUADS = STEP * 4;                         /* uvec4 of a row */
 const uint PITCH = QUADS + 1;                        /* from row to row: so that neighbouring rows begin in other banks */
 const uint W_PART = NT * PITCH;                      /* behind x */
@@ -131,14 +131,14 @@ void put(uint to) {
 
 /* TK columns, from kk TK on; (st, sr): this subgroup's place in the grid; whole: all its tiles have tokens */
 void multiply_columns(uint from, uint kk, uint st, uint sr, uint n, bool whole) {
-    coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> w[EACH_R];
+    coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> w[EACH_R];
     [[unroll]] for (uint e = 0; e < EACH_R; e++)
-        coopMatLoad(w[e], parts, from + W_PART + (sr * EACH_R + e) * TM * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
-    [[unroll]] for (uint t = 0; t < EACH_T; t++)
-        if (whole || (st * EACH_T + t) * TN < n) {
-            coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> x;
-            coopMatLoad(x, parts, from + (st * EACH_T + t) * TN * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
-            [[unroll]] for (uint e = 0; e < EACH_R; e++) acc[t * EACH_R + e] = coopMatMulAdd(w[e], x, acc[t * EACH_R + e]);
+        coopMatLoad(w[e], parts, from + W_PART + (sr * EACH_R + e) * TN * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
+    [[unroll]] for (uint m = 0; m < EACH_T; m++)
+        if (whole || (st * EACH_T + m) * TM < n) {
+            coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> x;
+            coopMatLoad(x, parts, from + (st * EACH_T + m) * TM * PITCH + kk * TK / 8, PITCH, gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (uint e = 0; e < EACH_R; e++) acc[m * EACH_R + e] = coopMatMulAdd(x, w[e], acc[m * EACH_R + e]);
         }
 }
 
@@ -148,17 +148,17 @@ void multiply_all_columns(uint from, uint st, uint sr, uint n, bool whole) {
 }
 
 void multiply_step(uint from, uint st, uint sr, uint n) {
-    if (sr * EACH_R * TM >= ROWS) return;            /* a subgroup too many */
-    if (!GUARDED || n + TN > NT) multiply_all_columns(from, st, sr, n, true);       /* of its own, for branches cost a third of the speed */
+    if (sr * EACH_R * TN >= ROWS) return;            /* a subgroup too many */
+    if (NT > 64 ? n + TM > NT : !GUARDED) multiply_all_columns(from, st, sr, n, true);
     else multiply_all_columns(from, st, sr, n, false);
 }
 
 /* The sums of each subgroup's m-th tile of tokens, to y. */
 void store_part(uint e, uint m, uint n) {
     const uint outs = GLU != 0 ? ROWS / 2 : ROWS;
-    for (uint i = gl_LocalInvocationIndex; i < SUB_T * TN * outs; i += LANES) {
+    for (uint i = gl_LocalInvocationIndex; i < SUB_T * TM * outs; i += LANES) {
         uint t = i / outs, j = i % outs, to = gl_WorkGroupID.y * outs + j, from = t * ROWS + (GLU != 0 ? j / 16 * 32 + j % 16 : j);
-        uint token = (t / TN * EACH_T + m) * TN + t % TN;
+        uint token = (t / TM * EACH_T + m) * TM + t % TM;
         if (token >= n || to >= push.ld_y) continue;
         float v = uintBitsToFloat(parts[from / 4][from % 4]);
         if (GLU != 0) v = finish_pair(e, to, v, uintBitsToFloat(parts[(from + 16) / 4][from % 4]), y_by[token]);
@@ -190,11 +190,11 @@ void run_tile(uint expert, uint n) {
         if (BUFFERS == 2 && s + 1 < steps) put(((s + 1) & 1) * HALF);
     }
     [[unroll]] for (uint m = 0; m < EACH_T; m++)
-        if (m * TN < n) {                            /* without break: NVK then keeps acc in memory */
+        if (m * TM < n) {                            /* without break: NVK then keeps acc in memory */
             barrier();                                   /* nobody reads the parts, or the sums before these, any more */
-            if (sr * EACH_R * TM < ROWS)
+            if (sr * EACH_R * TN < ROWS)
                 [[unroll]] for (uint e = 0; e < EACH_R; e++)
-                    coopMatStore(acc[m * EACH_R + e], parts, (st * TN * ROWS + (sr * EACH_R + e) * TM) / 4, ROWS / 4, gl_CooperativeMatrixLayoutColumnMajor);
+                    coopMatStore(acc[m * EACH_R + e], parts, (st * TM * ROWS + (sr * EACH_R + e) * TN) / 4, ROWS / 4, gl_CooperativeMatrixLayoutRowMajor);
             barrier();
             store_part(expert, m, n);
         }

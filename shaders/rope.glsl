@@ -1,9 +1,13 @@
 /* What becomes of a head of q, k or v (kind 0, 1, 2) of one token before attention: optional clamp, optional RMSNorm over the head, rotary embedding (Su et al. 2021) of the first n_rot
- * dimensions of q and k. In shared memory, SLOTS heads at once, each by LANES lanes: rope_store has one, attention_one all three; a sum's order is the lanes', so both get the same bits.
+ * dimensions of q and k. In shared memory, SLOTS heads at once, each by LANES lanes: rope_store has one, attention_one all three; a sum's order is the lanes', and no
+ * product is fused with a sum (a compiler may choose which of two), so both get the same bits.
  * Rotation angles come from two host-made tables, pos % 256 and pos / 256, multiplied as complex numbers: exact to f32 at any position, where GPU sin and cos are not. */
 shared float head_v[SLOTS * HEAD], head_squares[SLOTS * LANES];
 
-vec2 times(vec2 a, vec2 b) { return vec2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
+vec2 times(vec2 a, vec2 b) {
+    precise vec2 r = vec2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x);
+    return r;
+}
 
 /* cosine and sine of the j-th of so many pairs at a position */
 vec2 angle(uint pos, uint pairs, uint j) {
@@ -15,7 +19,7 @@ vec2 angle(uint pos, uint pairs, uint j) {
 void make_head(bool mine, uint slot, uint kind, uint from, uint pos, uint lane) {
     uint pairs = kind != 2 ? push.n_rot / 2 : 0, norm = kind == 0 ? push.tab_q_norm : kind == 1 ? push.tab_k_norm : VKM_NONE, v = slot * HEAD;
     vec2 first = angle(pos, pairs, min(lane, max(pairs, 1) - 1));      /* on its way while the norm is made */
-    float squares = 0.0;
+    precise float squares = 0.0;
     if (mine)
         for (uint i = lane; i < HEAD; i += LANES) {
             float a = ws.f[from + i];

@@ -73,13 +73,13 @@ void push_token(uint id) {
 
 void main() {
     penalise();
-    float highest = -3.4e38;
+    float highest = uintBitsToFloat(0xff7fffffu);       /* the lowest: what is not above it, and NaN, is never the likeliest */
     uint likeliest = 0xffffffffu;                       /* the first with it, of those that this lane looks at */
     for (uint i = lane; i < push.n_vocab; i += lanes * LOADS) {
         float l[LOADS];
         [[unroll]] for (int j = 0; j < int(LOADS); j++) l[j] = logit(min(i + j * lanes, push.n_vocab - 1));
         [[unroll]] for (int j = 0; j < int(LOADS); j++)
-            if (order(l[j]) != 0 && (l[j] > highest || likeliest == 0xffffffffu) && i + j * lanes < push.n_vocab) { highest = max(highest, l[j]); likeliest = i + j * lanes; }
+            if (l[j] > highest) { highest = l[j]; likeliest = min(i + j * lanes, push.n_vocab - 1); }
     }
     float mine_highest = highest;
     highest = workgroup_max(highest);

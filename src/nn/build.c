@@ -93,7 +93,7 @@ static uint32_t coop_shared_bytes(uint32_t tokens, uint32_t rows, uint32_t step,
 /* Subgroups along the tokens and the rows: tiles as square as can be read the fewest words of shared memory. */
 static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *along_tokens, uint32_t *along_rows)
 {
-    uint32_t t = n_tile / s->matrix.n, r = s->matrix_panels * VKM_PANEL / s->matrix.m, subgroups = s->matrix_subgroups;
+    uint32_t t = n_tile / s->matrix.m, r = s->matrix_panels * VKM_PANEL / s->matrix.n, subgroups = s->matrix_subgroups;
     *along_tokens = *along_rows = 1;
     for (; subgroups > 1; subgroups /= 2) {
         uint32_t tokens_each = n_tile / *along_tokens, rows_each = s->matrix_panels * VKM_PANEL / *along_rows;
@@ -258,7 +258,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
-        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.n, rows / r / s->matrix.m, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
+        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
         return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
     return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (tier != VKM_TIER_INT8DOT), step, label);
