@@ -19,7 +19,7 @@ layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as goo
 const bool BY_SCORE = BIAS != 0 || SUM_OF_TWO != 0;    /* else by logits: the same order, and nothing is tied by saturation */
 const bool KEY_IS_LOGIT = !BY_SCORE && GROUPS == 1;
 const uint LEAST = 0x00800000u, MOST = 0xff7fffffu;    /* keys of the finite numbers with the largest sizes */
-const uint KEYS4 = (EXPERTS + 3) / 4;
+const uint KEYS4 = (EXPERTS + 15) / 16 * 4;
 shared uvec4 keys[KEYS4];             /* what is behind the last expert's is 0 and beats nobody */
 #define key(e) keys[(e) / 4][(e) % 4]
 shared uint group_key[GROUPS], group_place[GROUPS];
@@ -92,10 +92,13 @@ void route(uint t, uint slot, uint n_used) {
     if (!KEY_IS_LOGIT) decide(highest, sum);
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint mine = key(e), place = 0;
-        for (uint i = 0; i < KEYS4; i++) {
-            uvec4 k = keys[i], o = i * 4 + uvec4(0, 1, 2, 3);
-            place += uint(k.x > mine || (k.x == mine && o.x < e)) + uint(k.y > mine || (k.y == mine && o.y < e)) + uint(k.z > mine || (k.z == mine && o.z < e)) + uint(k.w > mine || (k.w == mine && o.w < e));
-        }
+        for (uint i = 0; i < KEYS4; i += 4)                  /* four loads at a time */
+            [[unroll]] for (uint j = 0; j < 4; j++) {
+                uvec4 k = keys[i + j];
+                uint least = mine + uint(i + j >= e / 4);    /* that beats it: from there on a larger key, before it an equal one does, too */
+                place += uint(k.x >= least) + uint(k.y >= least) + uint(k.z >= least) + uint(k.w >= least);
+            }
+        for (uint o = e / 4 * 4; o < e; o++) place += uint(key(o) == mine);
         if (place < n_used) {
             uint z = KEY_IS_LOGIT ? mine : order(logit(logits, e));
             chosen[place] = z != 0 ? score(value(clamp(z, LEAST, MOST)), highest) : 0.0;

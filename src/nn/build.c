@@ -359,7 +359,7 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
-#define NORM_EACH 8u                /* columns that a lane of a norm keeps in registers at most */
+#define NORM_EACH 4u                /* columns that a lane of a norm keeps in registers at most */
 
 uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c)
 {
