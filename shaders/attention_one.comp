@@ -24,7 +24,8 @@ const uint EACH = KV16 != 0 ? 1 : 2;               /* words of a pair of dimensi
 const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head */
 const uint AT_ONCE = DPL > 2 ? 8 : 16;             /* values that are fetched together */
 const uint PAIRS = HEAD % 64 == 0 ? 32 : HEAD % 16 == 0 ? 8 : 1;   /* pairs of dimensions of a key that are */
-shared vec2 query[HEAD / 2], new_key[HEAD / 2], new_value[HEAD / 2];
+shared vec2 query[HEAD / 2];
+shared uint new_key[WORDS], new_value[WORDS];      /* as in the cache: words, for NVIDIA's compiler leaves out the rounding to f16 where it sees both packing and unpacking */
 shared vec4 scores[PARTS * 8], weights[PARTS * 8];
 shared float highest_of[PARTS], total[PARTS];
 shared vec2 out_of[PARTS * HEAD / 2];
@@ -42,23 +43,18 @@ void fetch_values(uint at, uint lane) {
 }
 vec2 value(uint j, uint i) { uint at = (j * DPL + i) * EACH; return two(fetched[at], fetched[at + EACH - 1]); }
 
-/* query, new_key and new_value; word offsets of the cache: the new key's and the new value's */
+/* query, new_key and new_value; to_key, to_value: where the latter go in the cache */
 void make_heads(uint t, uint head, uint pos, uint part, uint lane, bool first, uint to_key, uint to_value) {
     uint head_kv = gl_WorkGroupID.y, lid = part * 32 + lane;
     make_head(part < 3, part, part, part == 0 ? push.ws_q + t * push.ld_q + head * HEAD : (part == 1 ? push.ws_k + t * push.ld_k : push.ws_v + t * push.ld_v) + head_kv * HEAD, pos, lane);
-    for (uint i = lid; i < HEAD / 2; i += PARTS * 32) {
-        query[i] = vec2(head_v[2 * i], head_v[2 * i + 1]);
-        vec2 k = vec2(head_v[HEAD + 2 * i], head_v[HEAD + 2 * i + 1]), v = vec2(head_v[2 * HEAD + 2 * i], head_v[2 * HEAD + 2 * i + 1]);
-        uint k_word = cached_word(1, i), v_word = cached_word(2, i);
-        new_key[i] = KV16 != 0 ? unpackHalf2x16(k_word) : k;
-        new_value[i] = KV16 != 0 ? unpackHalf2x16(v_word) : v;
-        if (!first) continue;
-        if (KV16 != 0) {
-            kv[k_slab].w[to_key + i * 32] = k_word;
-            kv[v_slab].w[to_value + i] = v_word;
-        } else {
-            kv[k_slab].w[to_key + 2 * i * 32] = floatBitsToUint(k.x); kv[k_slab].w[to_key + (2 * i + 1) * 32] = floatBitsToUint(k.y);
-            kv[v_slab].w[to_value + 2 * i] = floatBitsToUint(v.x);    kv[v_slab].w[to_value + 2 * i + 1] = floatBitsToUint(v.y);
+    for (uint i = lid; i < HEAD / 2; i += PARTS * 32) query[i] = vec2(head_v[2 * i], head_v[2 * i + 1]);
+    for (uint i = lid; i < WORDS; i += PARTS * 32) {
+        uint k = KV16 != 0 ? cached_word(1, i) : floatBitsToUint(head_v[HEAD + i]), v = KV16 != 0 ? cached_word(2, i) : floatBitsToUint(head_v[2 * HEAD + i]);
+        new_key[i] = k;
+        new_value[i] = v;
+        if (first) {
+            kv[k_slab].w[to_key + i * 32] = k;
+            kv[v_slab].w[to_value + i] = v;
         }
     }
 }
@@ -87,7 +83,7 @@ void main() {
                     [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[k + ((d + e) * EACH + w) * 32];
                 [[unroll]] for (uint e = 0; e < PAIRS; e++) {
                     vec2 a = query[d + e], b = two(fetched_key[e * EACH], fetched_key[e * EACH + EACH - 1]);
-                    if (has_new) b = mix(b, new_key[d + e], bvec2(key == pos));
+                    if (has_new) b = mix(b, two(new_key[(d + e) * EACH], new_key[(d + e) * EACH + EACH - 1]), bvec2(key == pos));
                     score = fma(a.y, b.y, fma(a.x, b.x, score));
                 }
             }
@@ -118,7 +114,10 @@ void main() {
             }
         }
         if (has_new)                               /* the last of those that do not weigh zero */
-            [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] = fma(vec2(weights[part * 8 + pos % 32 / 4][pos % 4]), new_value[min(lane + i * 32, HEAD / 2 - 1)], out_[i]);
+            [[unroll]] for (int i = 0; i < int(DPL); i++) {
+                uint pair = min(lane + i * 32, HEAD / 2 - 1) * EACH;
+                out_[i] = fma(vec2(weights[part * 8 + pos % 32 / 4][pos % 4]), two(new_value[pair], new_value[pair + EACH - 1]), out_[i]);
+            }
         sum = fma(sum, keep, add);
     }
     if (lane == 0) { highest_of[part] = highest; total[part] = sum; }

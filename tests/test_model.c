@@ -92,10 +92,10 @@ static void check_model(struct rig *r, const struct ref_testmodel *o, uint32_t p
 }
 
 /* One device for several of them, for many drivers compile the other kernels again for another. */
-static void check_types_of(const char *caps, const char *arch, uint64_t seed, const uint32_t *ids, size_t n)
+static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, size_t n)
 {
     struct rig r;
-    rig_device(&r, caps);
+    rig_device(&r, NULL);
     for (size_t i = 0; i < n; i++) {
         char what[64];
         struct ref_testmodel o = of_type(arch, ids[i], seed);
@@ -104,7 +104,6 @@ static void check_types_of(const char *caps, const char *arch, uint64_t seed, co
     }
     rig_close(&r);
 }
-static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, size_t n) { check_types_of(NULL, arch, seed, ids, n); }
 
 #define TYPES_TEST(name, seed, ...) Test(types, name) { static const uint32_t ids[] = {__VA_ARGS__}; check_types("qwen2moe", seed, ids, VKM_COUNT(ids)); }
 TYPES_TEST(plain, 1, REF_F32, REF_F16, REF_BF16)
@@ -112,21 +111,31 @@ TYPES_TEST(q4_0, 2, REF_Q4_0)
 TYPES_TEST(blocks_of_32, 1, REF_Q4_1, REF_Q5_0, REF_Q5_1, REF_Q8_0)
 TYPES_TEST(blocks_of_256, 1, REF_Q4_K, REF_Q5_K, REF_Q6_K)
 
-/* Sums of blocks, as for devices that convert integers slowly (shaders/quant.glsl). */
-Test(types, slow_conversion)
+/* A model of mixed types. */
+static struct ref_testmodel of_types(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
 {
-    static const uint32_t ids[] = {REF_Q4_0, REF_Q4_1, REF_Q4_K};
-    FIRST_DRIVER_ONLY();
-    check_types_of("gather,slow_conversion", "qwen2moe", 2, ids, full() ? VKM_COUNT(ids) : 2);
-}
-
-/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Every type once, in models of mixed types. */
-static void check_scalar_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
-{
-    struct rig r;
     struct ref_testmodel o = of_type(arch, gate_up, 1);
     o.type_down = down; o.type_attn = attention; o.type_output = output;
     o.layers = 1;
+    return o;
+}
+
+/* Sums of blocks, as for devices that convert integers slowly (shaders/quant.glsl). */
+Test(types, slow_conversion)
+{
+    struct rig r;
+    const struct ref_testmodel o = of_types("llama", REF_Q4_K, REF_Q4_1, REF_Q4_0, REF_Q4_0);
+    FIRST_DRIVER_ONLY();
+    rig_device(&r, "gather,slow_conversion");
+    check_model(&r, &o, few_tokens(), "sums of blocks");
+    rig_close(&r);
+}
+
+/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Every type once. */
+static void check_scalar_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
+{
+    struct rig r;
+    const struct ref_testmodel o = of_types(arch, gate_up, down, attention, output);
     rig_device(&r, "scalar");
     bool can = runs_scalar_loads(vkm_device_caps(r.device));
     if (can) check_model(&r, &o, 13, arch);
@@ -466,6 +475,25 @@ Test(bits, gpu_shapes_64)
 {
     if (!full()) cr_skip_test("compiles for long: with VKMOE_TEST_FULL");
     check_bits("granitemoe", REF_F32, 2, 64);
+}
+
+/* A GPU has steps of its own for single tokens: positions within attention, experts within the router. */
+Test(bits, single_tokens_of_a_gpu)
+{
+    FIRST_DRIVER_ONLY();
+    struct answers a;
+    struct rig r;
+    struct ref_testmodel o = ref_testmodel_default("qwen3moe");
+    o.layers = 1; o.experts = 72; o.used = 3;
+    answers_make(&a, o, 5);
+    rig_open(&r, "gather", a.path, (vkm_session_params){.n_ctx = 64});
+    use_gpu_shape(&r, 32);
+    float *at_once = check_answers(&r, &a, 5, 0, NMSE_F16, "at once"), *singly = check_answers(&r, &a, 5, 1, NMSE_F16, "singly");
+    check_same(at_once, singly, 5, a.n_vocab, "single tokens");
+    free(at_once);
+    free(singly);
+    rig_close(&r);
+    answers_free(&a);
 }
 
 /* A token's logits do not depend on what comes after it, nor on other tokens of the pass routed to the same experts. */

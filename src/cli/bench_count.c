@@ -17,7 +17,7 @@ vkm_result bench_tiles_add(const struct vkm_shape *kernels, const struct vkm_moe
         if (rows > sizes[class]) return vkm_fail(err, VKM_ERR_FORMAT, "step %s: tile %u has %u rows, more than %u", step->label, i, rows, sizes[class]);
         t->tiles++;
         t->rows += rows;
-        t->computed += kernels->matrix.m && sizes[class] >= VKM_COOPMAT_ROWS ? vkm_align(rows, kernels->matrix.m) : sizes[class];
+        t->computed += kernels->matrix.m && sizes[class] > 32 ? vkm_align(rows, kernels->matrix.m) : sizes[class];     /* GUARDED of matmul_coop.glsl */
         if (!rows) t->empty += step->groups[1];
     }
     return VKM_OK;

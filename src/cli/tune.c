@@ -331,8 +331,8 @@ static void example(const struct tune *t, const struct vkm_type *type, size_t i,
     const struct bench_shape *s = bench_shape_find(examples[i].shape, strlen(examples[i].shape));
     struct vkm_weight gate_up = {.type = type, .kb = s->n_embd / 32, .n_panels = s->n_ff / 16}, down = {.type = type, .kb = s->n_ff / 32, .n_panels = s->n_embd / 32};
     const struct vkm_weight *both[] = {&gate_up, &down};
-    memcpy(tile_from, t->shape.tile_from, VKM_TILE_CLASSES);
-    vkm_tiles_fit(&t->tuning, both, 2, examples[i].tokens, s->n_used, s->n_expert, vkm_shape_tile_most(&t->shape), tile_from);
+    const struct vkm_build b = {.device = t->device, .shape = t->shape, .tuning = &t->tuning};
+    vkm_build_tiles(&b, both, 2, examples[i].tokens, s->n_used, s->n_expert, tile_from);
 }
 
 static void print_text(const struct tune *t, const char *path)

@@ -102,10 +102,12 @@ static void add_candidates(struct check *k)
     const struct vkm_tile_cost *tiles = t->tuning.tiles[k->c.type - vkm_types];
     uint32_t able = 0;
     uint8_t from[VKM_TILE_CLASSES];
-    memcpy(from, t->shape.tile_from, sizeof from);
-    vkm_tiles_fit(&t->tuning, both, 2, k->c.tokens, k->c.shape.n_used, k->c.shape.n_expert, vkm_shape_tile_most(&t->shape), from);
-    k->tuned = add_candidate(k, from);
-    k->standard = add_candidate(k, t->shape.tile_from);
+    struct vkm_build b = {.device = t->device, .shape = t->shape};         /* what a session would choose, with and without a tuning */
+    for (uint32_t tuned = 0; tuned < 2; tuned++) {
+        b.tuning = tuned ? &t->tuning : NULL;
+        vkm_build_tiles(&b, both, 2, k->c.tokens, k->c.shape.n_used, k->c.shape.n_expert, from);
+        *(tuned ? &k->tuned : &k->standard) = add_candidate(k, from);
+    }
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) able |= tiles[c].block_ns > 0 ? 1u << c : 0;
     for (uint32_t late = 0; late < 2; late++)
         for (uint32_t set = (1u << VKM_TILE_CLASSES) - 1; set > 0; set--) {       /* the larger ones first */
