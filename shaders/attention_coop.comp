@@ -41,7 +41,7 @@ const uint AT_ONCE = KEYS / TN;                      /* tiles of sums that the s
 const float UP = 14.0;                               /* weights are 2^UP times what they are called, so that small ones are in reach of f16 */
 
 shared uvec4 tile[BUFFERS * 2 * KEYS > SUBGROUPS * TM ? BUFFERS * HALF : SUBGROUPS * TM * PITCH];   /* [BUFFERS] K, V [KEYS][dimensions]; before them Q */
-shared uvec4 scores[SUBGROUPS * TM * ROW];           /* attention_coop_shared of src/nn/build.c adds these up */
+shared uvec4 scores[SUBGROUPS * TM * ROW];           /* attention_coop_shared of src/nn/attention.c adds these up */
 shared uint last_of[SUBGROUPS];
 
 coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> q[HEAD / TK];

@@ -147,7 +147,7 @@ float block_min(const Block b) { return b.m; }
 #  endif
 
 /* Of 4-bit quants, for sums of a whole block: each as 1 + q / 16, two instructions a quant and no subtraction. With them the block's sum of products is
- * 16 d S + (m - 16 d) X, S the sum of x (1 + q / 16), X that of x: no scale for each quant either. It costs two bits of precision of 24. */
+ * 16 d S + (m - 16 d) X, S the sum of x (1 + q / 16), X that of x: no scale for each quant either. It costs two bits of precision of 24. H200, gate|up of Mixtral in Q4_K, one token: 75 us instead of 80. */
 vec4 sixteenths(uint q, const int c) {
     uvec4 b = c == 0 ? uvec4(q << 19, q << 11, q << 3, q >> 5) : uvec4(q << 15, q << 7, q >> 1, q >> 9);
     return uintBitsToFloat(b & 0x00780000u | 0x3f800000u);

@@ -53,7 +53,7 @@ uint32_t vkm_moe_count_words(uint32_t n, uint32_t k, uint32_t n_expert);
 uint32_t vkm_moe_tiles_max(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n, uint32_t k, uint32_t n_expert);
 
 /* norm: the step that adds to the residual stream and makes x of it, which may become part of the router's; NULL if x is there.
- * From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token and norm (5 where the router has many rows); for few two
+ * From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token and norm (5 where the router has many rows and there is no `arrived`); for few two
  * more for each tile size beyond the first (1, 4, 8 rows), which wait for the same; for many also two for sorting. Plus 2 for a shared expert. */
 vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n);
 /* Adds to counts [n_expert], words of the workspace, how many of the n tokens' slots each expert got. One step, for behind the router's. */

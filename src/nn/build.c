@@ -154,8 +154,7 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
     choose_matrix(caps, s);
 }
 
-/* Adds a step of the module that vkm_kernel_tier chooses among `tiers`. */
-static vkm_result build_step(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
+vkm_result vkm_build_step_of(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
 {
     char text[64];
     if (b->layer >= 0) snprintf(text, sizeof text, "blk.%d.%s", b->layer, label);
@@ -173,7 +172,7 @@ static vkm_result build_step(struct vkm_build *b, const char *kernel, const char
 
 vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
 {
-    return build_step(b, kernel, variant, VKM_TIERS_ALL, spec, n_spec, step, label);
+    return vkm_build_step_of(b, kernel, variant, VKM_TIERS_ALL, spec, n_spec, step, label);
 }
 
 static void declare(struct vkm_build *b, struct vkm_range *ranges, uint32_t *n, uint32_t at, uint64_t words)
@@ -259,9 +258,9 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
         const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
-        return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
+        return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
-    return build_step(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (tier != VKM_TIER_INT8DOT), step, label);
+    return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (tier != VKM_TIER_INT8DOT), step, label);
 }
 
 uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile) { return vkm_div_up(w->n_panels, panels_of(s, n_tile)); }
@@ -396,151 +395,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
-/* ---------------------------------------------------------------- attention */
-
-static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv *kv)
-{
-    for (uint32_t i = 0; i < kv->n_parts; i++) ranges[(*n)++] = kv->parts[i];
-}
-
-static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
-{
-    struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
-        .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
-        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp};
-    struct vkm_step s = {.groups = {a->n_head + 2 * a->n_head_kv, n, 1}, .bindings = b->sets[kv->set], .bytes = (uint64_t)n * (a->n_head + 2 * a->n_head_kv) * a->head * 8};
-    VKM_STEP_PUSH(s, push);
-    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
-    vkm_reads_part(b, &s, a->k, a->n_head_kv * a->head, n);
-    vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
-    vkm_reads_words(b, &s, a->ws_pos, n);
-    vkm_reads_words(b, &s, a->ws_seq, n);
-    vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
-    kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
-    kv_ranges(s.writes, &s.n_writes, kv);
-    const uint32_t lanes = b->shape.reduce_lanes < VKM_PANEL ? b->shape.reduce_lanes : VKM_PANEL;      /* four dimensions each of what is common: more workgroups at once */
-    const uint32_t spec[] = {lanes, 1, a->head, a->neox, a->kv16, lanes, vkm_reduce_shared(b, lanes) == 1};
-    return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
-}
-
-uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint64_t)vkm_div_up(n_ctx, 32) * (vkm_div_up(head, 8) + 8 + 16 + 1); }
-
-#define ATTENTION_ONE 256u           /* rows for each of which a workgroup of its own is made, at most */
-
-/* Shared memory of attention.comp */
-static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
-
-#define VENDOR_NVIDIA 0x10deu
-
-/* Shared memory of attention_coop.comp: K and V of the rounds, before them Q; the scores' rows; a word a subgroup. */
-static uint32_t attention_coop_shared(const struct vkm_shape *s, uint32_t subgroups, uint32_t parts, uint32_t head)
-{
-    uint32_t rows = subgroups * s->matrix.m, keys = s->coop_buffers * 2 * s->coop_keys;
-    return ((keys > rows ? keys : rows) * (head / 8 + 1) + rows * (s->coop_keys / 4 + parts)) * 16 + subgroups * 4;
-}
-
-/* Subgroups of attention_coop.comp, and the lanes that it has for a row; 0 where it is not for this device, cache or prompt. */
-static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n, uint32_t *parts)
-{
-    const struct vkm_caps *caps = vkm_device_caps(b->device);
-    const struct vkm_shape *s = &b->shape;
-    const struct vkm_matrix *m = &s->matrix;
-    uint32_t subgroups = s->coop_subgroups, lanes = caps->subgroup_size;
-    if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
-    if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
-    if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
-    if (!caps->full_subgroups && caps->vendor_id != VENDOR_NVIDIA && caps->type != VKM_TYPE_CPU) return 0;   /* its lanes of a row have to be of one subgroup: none may be narrower than reported */
-    if (lanes < m->m || (caps->type != VKM_TYPE_CPU && a->head * m->m > 64 * lanes)) return 0;   /* more sums than that a lane do not stay in registers */
-    *parts = lanes % m->m ? 1 : lanes / m->m;
-    while (*parts > 1 && s->coop_keys / 4 % *parts) *parts /= 2;
-    if (m->n / 4 > s->coop_keys / 8 + *parts) return 0;                               /* R beside P */
-    while (subgroups > 1 && (subgroups * lanes > caps->invocations || attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes)) subgroups /= 2;
-    return attention_coop_shared(s, subgroups, *parts, a->head) > caps->shared_bytes ? 0 : subgroups;
-}
-
-/* How n rows are shared out. */
-struct attention_plan {
-    uint32_t segments, rows, lanes, nq, parts;
-    uint32_t coop, row_lanes;                /* subgroups of attention_coop and lanes of a row; 0: another kernel */
-    bool cpu, few;                           /* attention_cpu; attention_one */
-};
-
-static struct attention_plan attention_plan(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n)
-{
-    const struct vkm_caps *caps = vkm_device_caps(b->device);
-    struct attention_plan p = {.segments = a->one_sequence ? 1 : n, .lanes = b->shape.attention_lanes, .nq = b->shape.attention_rows};
-    p.rows = n / p.segments * (a->n_head / a->n_head_kv);
-    p.cpu = b->shape.scalar_loads && (a->kv16 ? a->head / 2 : a->head) % p.lanes == 0;
-    while (p.nq > 1 && p.nq * vkm_div_up(a->head / 2, p.lanes) > 32) p.nq /= 2;             /* too many accumulators */
-    p.parts = p.cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
-    while (p.parts > 1 && attention_shared(p.parts, p.nq, a->head) > caps->shared_bytes) p.parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
-    p.coop = attention_coop(b, a, n / p.segments, &p.row_lanes);
-    p.few = !p.coop && p.parts > 2 && p.lanes == VKM_PANEL && (uint64_t)p.segments * p.rows * a->n_head_kv <= ATTENTION_ONE;
-    while (p.nq > 1 && (p.few || p.nq / 2 >= p.rows)) p.nq /= 2;
-    if (p.coop) p.nq = p.coop * b->shape.matrix.m;
-    return p;
-}
-
-static struct vkm_step attention_begin(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, const struct attention_plan *p, uint32_t n)
-{
-    struct vkm_step s = {.groups = {p->segments * vkm_div_up(p->rows, p->nq), a->n_head_kv, 1}, .bindings = b->sets[kv->set], .grows = true,
-                         .bytes = kv->bytes * p->segments, .flops = 2ull * n * a->n_head * a->head * a->n_ctx};   /* of a cache that is half full */
-    vkm_reads_part(b, &s, a->q, a->n_head * a->head, n);
-    vkm_reads_words(b, &s, a->ws_pos, n);
-    vkm_reads_words(b, &s, a->ws_seq, n);
-    kv_ranges(s.reads, &s.n_reads, kv);
-    vkm_writes(b, &s, a->out, n);
-    return s;
-}
-
-/* ropes: does what rope_store does, too */
-static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, const struct attention_plan *p, uint32_t n, bool ropes)
-{
-    const struct vkm_push_attention_one push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .ws_out = a->out.at, .ld_out = a->out.ld,
-        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .n_rot = a->n_rot, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq, .tab_q_norm = a->tab_q_norm, .tab_k_norm = a->tab_k_norm, .tab_rope = a->tab_rope,
-        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .eps = a->eps, .clamp = a->clamp, .scale = a->scale};
-    struct vkm_step s = attention_begin(b, a, kv, p, n);
-    VKM_STEP_PUSH(s, push);
-    if (ropes) {
-        vkm_reads_part(b, &s, a->k, a->n_head_kv * a->head, n);
-        vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
-        kv_ranges(s.writes, &s.n_writes, kv);
-    }
-    const uint32_t spec[] = {p->lanes, p->parts, a->head, a->neox, a->kv16, vkm_div_up(a->head / 2, p->lanes), p->parts, ropes};
-    return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
-}
-
-vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
-{
-    const struct attention_plan p = attention_plan(b, a, n);
-    if (p.few) return attention_one(b, a, kv, &p, n, false);
-    const struct vkm_caps *caps = vkm_device_caps(b->device);
-    uint64_t workspace = vkm_buffer_address(b->workspace);
-    const struct vkm_push_attention push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_out = a->out.at, .ld_out = a->out.ld, .rows = p.rows, .tiles = vkm_div_up(p.rows, p.nq),
-        .n_head = a->n_head, .n_head_kv = a->n_head_kv, .ws_pos = a->ws_pos, .ws_seq = a->ws_seq,
-        .k_unit = kv->k_unit, .v_unit = kv->v_unit, .kv_units = kv->units, .kv_words = (uint32_t)(kv->bytes / 4), .n_ctx = a->n_ctx, .scale = a->scale,
-        .tab_kv = a->tab_kv + 2 * kv->slab, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
-    struct vkm_step s = attention_begin(b, a, kv, &p, n);
-    VKM_STEP_PUSH(s, push);
-    if (p.coop) {
-        const struct vkm_shape *o = &b->shape;
-        const uint32_t lanes = p.coop * caps->subgroup_size, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
-        return build_step(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
-    }
-    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU;
-    const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
-                             gpu ? 16 : 8, gpu ? 8 : 4, p.parts};
-    uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
-    return build_step(b, p.cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
-}
-
-vkm_result vkm_attend(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
-{
-    const struct attention_plan p = attention_plan(b, a, n);
-    if (p.few && p.segments == n) return attention_one(b, a, kv, &p, n, true);      /* no token looks back at another one of these */
-    TRY(rope_store(b, a, kv, n));
-    return vkm_attention_step(b, a, kv, n);
-}
+/* ---------------------------------------------------------------- sampling */
 
 vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint32_t n)
 {

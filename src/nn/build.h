@@ -89,6 +89,8 @@ struct vkm_build {
 
 /* Adds a step of kernel name:variant; label is prefixed by the layer. Used by the functions below and by src/moe. */
 vkm_result vkm_build_step(struct vkm_build *b, const char *kernel, const char *variant, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label);
+/* The same of the module that vkm_kernel_tier chooses among `tiers`, for kernels whose constants or inputs differ by tier. */
+vkm_result vkm_build_step_of(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label);
 /* Declares the first n rows of a region. */
 void vkm_reads(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
 void vkm_writes(struct vkm_build *b, struct vkm_step *s, struct vkm_region r, uint32_t n);
