@@ -194,7 +194,7 @@ static void check_tier(enum vkm_tier tier, const char *caps, const struct tier_c
     check_tier(tier, caps, cases, VKM_COUNT(cases), most_cases, most, same_bits, #name); }
 
 TIER_TEST(int8dot, VKM_TIER_INT8DOT, "int8dot", 1, NMSE_INT8DOT, true,
-          {"qwen2moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 9, 0.15, 1},          /* 12 rows, which quantise makes, and single ones, which norms make */
+          {"qwen2moe", REF_Q4_K, REF_Q4_K, REF_Q6_K, REF_Q5_K, REF_Q5_1, false, 9, 0.15, 1},          /* 12 rows, and single ones */
           {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_Q4_0, true, 6, 0.1, 3})
 TIER_TEST(coopmat, VKM_TIER_COOPMAT, "coopmat", 1, NMSE_COOPMAT, false,
           {"qwen2moe", REF_Q4_0, REF_Q8_0, REF_Q5_0, REF_Q4_1, REF_F32, true, 43, 0.005, 1},

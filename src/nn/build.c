@@ -210,9 +210,13 @@ uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, 
 /* The most blocks of columns, and panels, of weights whose workgroups quantise a single token themselves. */
 #define ROW_BLOCKS 128u
 #define ROW_PANELS 512u
-static bool quantises(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile)
+#define ROW_SHARED(kb) ((kb) * 72 + 64)      /* bytes of shared memory: row_most, row_q and row_scale of matmul_dot.glsl */
+static bool quantises(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n_tile)
 {
-    return n_tile == 1 && panels_of(s, 1) == 1 && vkm_shape_splits(s, w) > 1 && w->kb <= ROW_BLOCKS && w->n_panels <= ROW_PANELS;
+    const struct vkm_shape *s = &b->shape;
+    uint32_t splits = vkm_shape_splits(s, w);
+    return n_tile == 1 && panels_of(s, 1) == 1 && splits > 1 && w->kb <= ROW_BLOCKS && w->n_panels <= ROW_PANELS &&
+           ROW_SHARED(w->kb) + split_words(s, splits, 1) * 4 <= vkm_device_caps(b->device)->shared_bytes;
 }
 
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
@@ -220,7 +224,7 @@ vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struc
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t f = 0;
     while (f < VKM_FORMS && forms[f].tier != tier) f++;
-    if (f == VKM_FORMS || (f == VKM_FORM_INT8 && quantises(&b->shape, w, n_tile))) return VKM_OK;
+    if (f == VKM_FORMS || (f == VKM_FORM_INT8 && quantises(b, w, n_tile))) return VKM_OK;
     const struct vkm_region from = *x, room = b->inputs.form[f], to = {room.at, form_row(f, w->kb), n};
     if ((uint64_t)n * to.ld > room.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "%s: no room for %u rows of %u columns", forms[f].kernel, n, w->cols);
     *x = to;
@@ -251,7 +255,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     const struct vkm_shape *s = &b->shape;
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
-    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, quantises(s, w, n_tile) ? w->kb : 0};
+    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, quantises(b, w, n_tile) ? w->kb : 0};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
