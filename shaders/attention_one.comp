@@ -36,10 +36,11 @@ vec2 out_[DPL];
 
 vec2 two(uint a, uint b) { return KV16 != 0 ? unpackHalf2x16(a) : uintBitsToFloat(uvec2(a, b)); }
 
-void fetch_values(uint at, uint lane) {
+/* except: a key whose value another workgroup is writing; that of its neighbour, which then weighs zero in its place */
+void fetch_values(uint at, uint lane, uint except) {
     [[unroll]] for (int j = 0; j < int(AT_ONCE); j++)
         [[unroll]] for (int i = 0; i < int(DPL); i++)
-            [[unroll]] for (int w = 0; w < int(EACH); w++) fetched[(j * DPL + i) * EACH + w] = kv[v_slab].w[at + j * WORDS + min(lane + i * 32, HEAD / 2 - 1) * EACH + w];
+            [[unroll]] for (int w = 0; w < int(EACH); w++) fetched[(j * DPL + i) * EACH + w] = kv[v_slab].w[at + (ROPE != 0 && j == except ? j ^ 1 : j) * WORDS + min(lane + i * 32, HEAD / 2 - 1) * EACH + w];
 }
 vec2 value(uint j, uint i) { uint at = (j * DPL + i) * EACH; return two(fetched[at], fetched[at + EACH - 1]); }
 
@@ -104,7 +105,7 @@ void main() {
         float add = 0.0;
         [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] *= keep;
         for (uint first = 0; first < 32; first += AT_ONCE) {
-            fetch_values(v + first * WORDS, lane);
+            fetch_values(v + first * WORDS, lane, pos - round * 32 - first);
             [[unroll]] for (uint e = 0; e < AT_ONCE; e += 4) {
                 vec4 weight = weights[part * 8 + (first + e) / 4];
                 add += weight.x; add += weight.y; add += weight.z; add += weight.w;

@@ -35,8 +35,6 @@ uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx) { return (uint6
 /* Shared memory of attention.comp */
 static uint32_t attention_shared(uint32_t parts, uint32_t nq, uint32_t head) { return parts * nq * (36 + 3 + (parts > 1 ? head : 0)) * 4; }
 
-#define VENDOR_NVIDIA 0x10deu
-
 /* Shared memory of attention_coop.comp: K and V of the rounds, before them Q; the scores' rows; a word a subgroup. */
 static uint32_t attention_coop_shared(const struct vkm_shape *s, uint32_t subgroups, uint32_t parts, uint32_t head)
 {
@@ -54,7 +52,7 @@ static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_atten
     if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
     if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
     if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
-    if (!caps->full_subgroups && caps->vendor_id != VENDOR_NVIDIA && caps->type != VKM_TYPE_CPU) return 0;   /* its lanes of a row have to be of one subgroup: none may be narrower than reported */
+    if (!caps->full_subgroups) return 0;                                            /* its lanes of a row have to be of one subgroup: none may be narrower than reported */
     if (lanes < m->m || (caps->type != VKM_TYPE_CPU && a->head * m->m > 64 * lanes)) return 0;   /* more sums than that a lane do not stay in registers */
     *parts = lanes % m->m ? 1 : lanes / m->m;
     while (*parts > 1 && s->coop_keys / 4 % *parts) *parts /= 2;

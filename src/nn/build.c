@@ -103,7 +103,7 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
 }
 
 /* Matrices of 16 rows, as AMD and NVIDIA have: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. On an H200 that was the fastest of 18 shapes for quantised
- * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
+ * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s, 238 since full tiles have no branches; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
  * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA 136 to 201
  * registers in tiles of 128 tokens and none in others. Of 8 rows, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups, for its compiler spills 29 to 67 registers so, 71 to 85 with eight
  * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds.
