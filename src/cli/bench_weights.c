@@ -142,6 +142,8 @@ static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, c
         TRY(place(p, &m->shared_gate_up, false, "gate and up of the shared expert", err));
         TRY(place(p, &m->shared_down, false, "down of the shared expert", err));
     }
+    while (p->n_tables % 4)
+        if (!add_table(p, 0)) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     p->tab_norm = p->n_tables;
     const float one = 1;
     uint32_t bits;

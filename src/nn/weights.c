@@ -67,10 +67,12 @@ uint32_t vkm_plan_table_words(const struct vkm_plan *p) { return p->n_tables; }
 
 uint32_t vkm_plan_table(struct vkm_plan *p, const void *words, uint32_t n)
 {
-    if (!grow((void **)&p->tables, &p->cap_tables, p->n_tables + n, 4)) return VKM_NONE;
-    memcpy(p->tables + p->n_tables, words, (size_t)n * 4);
-    p->n_tables += n;
-    return p->n_tables - n;
+    uint32_t at = p->n_tables, end = (uint32_t)vkm_align((uint64_t)at + n, 4);      /* kernels read four at a time */
+    if (!grow((void **)&p->tables, &p->cap_tables, end, 4)) return VKM_NONE;
+    memcpy(p->tables + at, words, (size_t)n * 4);
+    memset(p->tables + at + n, 0, (size_t)(end - at - n) * 4);
+    p->n_tables = end;
+    return at;
 }
 
 /* Room for `bytes` in the last slab of the set, or in a new one. */
