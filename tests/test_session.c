@@ -505,10 +505,10 @@ Test(state, tuning_without_int8dot)
         for (size_t i = 0; i < vkm_type_count; i++) tuning.exact[i] = step == 2 || (step == 1 && &vkm_types[i] == vkm_type_find(REF_Q8_0));
         OK(vkm_tuning_save(folder, &key, &tuning, &err));
         rig_session(&r, p);
-        vkm_session_print(r.session, VKM_FEW_ROWS, false, text, sizeof text);      /* a single token may be quantised by who uses it */
+        vkm_session_print(r.session, VKM_FEW_ROWS, false, text, sizeof text);
         cr_expect_eq(!!strstr(text, "q8_0:int8dot"), step == 0, "%d: %s", step, text);
         cr_expect_eq(!!strstr(text, "q4_0:int8dot"), step < 2, "%d: %s", step, text);
-        cr_expect_eq(!!strstr(text, "quantise"), step < 2, "%d: %s", step, text);
+        if (shape.splits == 1) cr_expect_eq(!!strstr(text, "quantise"), step < 2, "%d: %s", step, text);      /* on a GPU these few tokens are quantised by who uses them */
     }
     unlink(path), unlink(model);
     rmdir(folder);
