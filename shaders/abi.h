@@ -36,6 +36,10 @@ struct vkm_push_matmul {
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
     float act_alpha, act_limit, act_add;   /* VKM_EPILOGUE_LIMITED */
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
+    uint tab_norm, width;       /* linear of a single token whose norm it makes itself (NORMED): x is the residual stream */
+    float eps;
+    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD; ws_arrived: a word a panel, 0 between passes (moe_down) */
+    float residual;
 };
 
 /* What becomes of the sums, one constant of the pipeline: these bits, and an activation */
@@ -44,6 +48,9 @@ struct vkm_push_matmul {
 #define VKM_EPILOGUE_BIASED 16          /* pairs have biases (rows do where tab_bias says so) */
 #define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
 #define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
+#define VKM_EPILOGUE_ADD 128            /* of a single token: residual * y (linear), or that of the sum of all slots (moe_down), is added to the residual stream */
+#define VKM_EPILOGUE_HALVES 512         /* cooperative matrices: y is f16, VKM_HALVED_WORDS a row */
+#define VKM_EPILOGUE_NORMED 256         /* linear: tab_norm, width, eps; also a constant of its own */
 #define VKM_ACT_SILU 0
 #define VKM_ACT_GELU_TANH 1
 #define VKM_ACT_GELU_ERF 2
@@ -119,10 +126,13 @@ struct vkm_push_moe_topk {
     uint group_panels;                   /* of a workgroup, by class, four bits each */
     uint tab_bias;                       /* selection bias [n_expert], where the kernel's BIAS says so */
 };
-/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: a word that is 0 between passes */
+/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: a word that is 0 between passes.
+ * NORMED: x is the residual stream of a single token, whose norm is made here and goes to ws_xn */
 struct vkm_push_moe_logits {
     VKM_STRUCT vkm_push_moe_topk topk;
     uint tab_weight, kb, n, ws_x, ld_x, ws_arrived;
+    uint tab_norm, width, ws_xn;
+    float eps;
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {

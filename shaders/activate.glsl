@@ -4,6 +4,8 @@ const uint GLU = EPILOGUE & VKM_EPILOGUE_GLU;
 const uint ACT = EPILOGUE >> VKM_EPILOGUE_ACT & 7u;
 const bool BIASED_PAIRS = (EPILOGUE & VKM_EPILOGUE_BIASED) != 0;
 const bool WEIGHT_FIRST = (EPILOGUE & VKM_EPILOGUE_WEIGHT_FIRST) != 0;
+const bool HALVES = (EPILOGUE & VKM_EPILOGUE_HALVES) != 0;
+const bool ADDED = (EPILOGUE & VKM_EPILOGUE_ADD) != 0;
 const bool LIMITED = (EPILOGUE & VKM_EPILOGUE_LIMITED) != 0;
 
 /* Abramowitz & Stegun 7.1.26: within 1.5e-7. */

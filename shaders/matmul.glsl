@@ -5,7 +5,9 @@
  * x[t] is the vec4 offset of token t's row of the input. */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
+layout(constant_id = 9) const uint ROW_BLOCKS = 0;  /* of a normed row: x[0] is the residual stream, of a single token */
 #include "splits.glsl"
+#include "norm_row.glsl"
 
 const uint LANES = 32 / RPL;                        /* lanes on a panel */
 
@@ -41,7 +43,7 @@ void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[N
         vec4 w[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = WEIGHTS(b[r], q[r], i, c);
         [[unroll]] for (int t = 0; t < int(NT); t++) {
-            vec4 v = ws4.f[x[t] + k * 8 + i * CHUNKS + c];
+            vec4 v = NORMED_OR(k * 8 + i * CHUNKS + c, ws4.f[x[t] + k * 8 + i * CHUNKS + c]);
             if (BY_BLOCK) x_sum[t] += (v.x + v.y) + (v.z + v.w);
             [[unroll]] for (int r = 0; r < int(RPL); r++) {
                 float a = acc[t * RPL + r];
@@ -67,6 +69,7 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     }
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
+    if (NORMED != 0) make_norm_row(x[0]);
     for (uint k = begin; k < end; k++) {
         Block b[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);

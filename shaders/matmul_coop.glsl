@@ -27,7 +27,19 @@ layout(constant_id = 12) const uint EACH_R = 1;
 layout(constant_id = 13) const uint LANES = 64;      /* local_size_x */
 layout(constant_id = 14) const uint STEP = 1;        /* blocks of 32 columns at a time, of which there are a multiple */
 layout(constant_id = 15) const uint BUFFERS = 2;     /* 2: the next step is put into the other half of the shared memory, and one barrier a step does */
+layout(constant_id = 16) const uint AHEAD = 1;       /* tiles of the list that are gone through together, all panels of them before the next ones */
 layout(set = 0, binding = 1) buffer WorkspaceU4 { uvec4 u[]; } wsu4;
+layout(set = 0, binding = 1) buffer WorkspaceU2 { uvec2 u[]; } wsu2;
+
+uint group = gl_WorkGroupID.y;                       /* of panels */
+
+/* The tile of this workgroup. Workgroups begin in the order of their numbers: those of AHEAD tiles share what caches hold of the weights, and soon their x with those of the next panels. */
+uint tile_in_order() {
+    uint i = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, first = i / (AHEAD * gl_NumWorkGroups.y) * AHEAD, some = min(AHEAD, gl_NumWorkGroups.x - first);
+    i -= first * gl_NumWorkGroups.y;
+    group = i / some;
+    return first + i % some;
+}
 
 const uint ROWS = PANELS * 32;
 const bool GUARDED = NT > 32;                        /* tiles of tokens are left out where there are none; of smaller ones that does not pay */
@@ -83,7 +95,7 @@ void locate_parts(uint expert, uint n) {
     uint lane = gl_LocalInvocationIndex;
     [[unroll]] for (uint j = 0; j < X_EACH; j++) x_at[j] = input_row(min((lane + j * LANES) / QUADS, n - 1)) + (lane + j * LANES) % QUADS;
     [[unroll]] for (uint j = 0; j < W_EACH; j++) {
-        uint row = (lane + j * LANES) % ROWS, offset, at = chunk_of(expert, min(gl_WorkGroupID.y * PANELS + row / 32, push.n_panels - 1), offset);
+        uint row = (lane + j * LANES) % ROWS, offset, at = chunk_of(expert, min(group * PANELS + row / 32, push.n_panels - 1), offset);
         w_slab[j] = tables.u[at];
         w_base[j] = tables.u[at + 1] + offset;
     }
@@ -155,17 +167,30 @@ void multiply_step(uint from, uint st, uint sr, uint n) {
     else multiply_all_columns(from, st, sr, n, false);
 }
 
+/* Four columns of a token's row from column `to` on, `at` being where it begins. HALVES: as halve.comp would make them of the row, which begins at that word. */
+void store_quad(uint at, uint to, vec4 v) {
+    [[unroll]] for (int c = 0; c < 4; c++) v[c] = to + c < push.rows ? v[c] : 0.0;
+    if (HALVES) {
+        v = clamp(v, -65504.0, 65504.0);
+        wsu2.u[(at + to / 2) / 2] = uvec2(packHalf2x16(v.xy), packHalf2x16(v.zw));
+    } else
+        ws4.f[(at + to) / 4] = v;
+}
+
 /* The sums of each subgroup's m-th tile of tokens, to y. */
 void store_part(uint e, uint m, uint n) {
     const uint outs = GLU != 0 ? ROWS / 2 : ROWS;
-    for (uint i = gl_LocalInvocationIndex; i < SUB_T * TM * outs; i += LANES) {
-        uint t = i / outs, j = i % outs, to = gl_WorkGroupID.y * outs + j, from = t * ROWS + (GLU != 0 ? j / 16 * 32 + j % 16 : j);
+    for (uint i = gl_LocalInvocationIndex; i < SUB_T * TM * outs / 4; i += LANES) {
+        uint t = i / (outs / 4), j = i % (outs / 4) * 4, to = group * outs + j, from = (t * ROWS + (GLU != 0 ? j / 16 * 32 + j % 16 : j)) / 4;
         uint token = (t / TM * EACH_T + m) * TM + t % TM;
-        if (token >= n || to >= push.ld_y) continue;
-        float v = uintBitsToFloat(parts[from / 4][from % 4]);
-        if (GLU != 0) v = finish_pair(e, to, v, uintBitsToFloat(parts[(from + 16) / 4][from % 4]), y_by[token]);
-        else v = finish_row(e, to, v, y_by[token]);
-        ws.f[y_at[token] + to] = to < push.rows ? v : 0.0;
+        if (token >= n || to >= (HALVES ? push.ld_y * 2 : push.ld_y)) continue;
+        vec4 v = uintBitsToFloat(parts[from]);
+        if (GLU != 0) {
+            vec4 u = uintBitsToFloat(parts[from + 4]);
+            [[unroll]] for (int c = 0; c < 4; c++) v[c] = finish_pair(e, to + c, v[c], u[c], y_by[token]);
+        } else
+            [[unroll]] for (int c = 0; c < 4; c++) v[c] = finish_row(e, to + c, v[c], y_by[token]);
+        store_quad(y_at[token], to, v);
     }
 }
 

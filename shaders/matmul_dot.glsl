@@ -8,8 +8,9 @@ spirv_instruction(extensions = ["SPV_KHR_integer_dot_product"], capabilities = [
 
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
-layout(constant_id = 8) const uint ROW_BLOCKS = 0;   /* not 0: x[0] is the vec4 offset of so many blocks of floats */
+layout(constant_id = 9) const uint ROW_BLOCKS = 0;   /* not 0: x[0] is the vec4 offset of so many blocks of floats (of the residual stream: NORMED), of a single token */
 #include "splits.glsl"
+#include "norm_row.glsl"
 layout(set = 0, binding = 1) buffer WorkspaceI4 { ivec4 i[]; } wsi4;
 layout(set = 0, binding = 1) buffer Workspace2  { vec2 f[]; }  ws2;
 
@@ -30,14 +31,15 @@ float largest_of(uint k) {
 /* quantise.comp by all lanes of the workgroup */
 void quantise_row(uint x) {
     uint first = gl_LocalInvocationIndex, lanes = gl_WorkGroupSize.x * gl_WorkGroupSize.y;
+    if (NORMED != 0) make_norm_row(x);
     for (uint i = first; i < ROW_BLOCKS * 8; i += lanes) {
-        vec4 v = abs(ws4.f[x + i]);
+        vec4 v = abs(NORMED_OR(i, ws4.f[x + i]));
         row_most[i / 4][i % 4] = max(max(v.x, v.y), max(v.z, v.w));
     }
     barrier();
     for (uint i = first; i < ROW_BLOCKS * 8; i += lanes) {
         float largest = largest_of(i / 8), inverse = largest > 0.0 ? 127.0 / largest : 0.0;
-        ivec4 q = clamp(ivec4(floor(ws4.f[x + i] * inverse + 0.5)), -127, 127);
+        ivec4 q = clamp(ivec4(floor((NORMED_OR(i, ws4.f[x + i])) * inverse + 0.5)), -127, 127);
         row_q[i / 4][i % 4] = q.x & 255 | (q.y & 255) << 8 | (q.z & 255) << 16 | q.w << 24;
     }
     barrier();
@@ -101,12 +103,18 @@ void add_scaled(const Block b[RPL], uint kb, uint k, uint i, const uint x[NT]) {
 
 void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     [[unroll]] for (int i = 0; i < int(NT * RPL); i++) { acc[i] = 0.0; dots[i] = 0; }
-    if (ROW_BLOCKS != 0) quantise_row(x[0]);
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
+    Block next[RPL];                                /* of a single token the first block is on its way while the row is made */
+    if (ROW_BLOCKS != 0) {
+        [[unroll]] for (int r = 0; r < int(RPL); r++) next[r] = block_load(slab, base, kb, min(begin, kb - 1), row + r * LANES);
+        quantise_row(x[0]);
+    }
     for (uint k = begin; k < end; k++) {
         Block b[RPL];
-        [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);
+        [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = ROW_BLOCKS != 0 ? next[r] : block_load(slab, base, kb, k, row + r * LANES);
+        if (ROW_BLOCKS != 0)
+            [[unroll]] for (int r = 0; r < int(RPL); r++) next[r] = block_load(slab, base, kb, min(k + 1, kb - 1), row + r * LANES);
 #if defined(TYPE_Q6_K)
         [[dont_unroll]] for (uint i = 0; i < 2; i++) { multiply_half(slab, b, k, i, x); add_scaled(b, kb, k, i, x); }
 #else

@@ -17,7 +17,7 @@ uint output_row(uint t, out float scale) {
 }
 
 void main() {
-    uint tile = push.ws_tiles + 2 * gl_WorkGroupID.x;
+    uint tile = push.ws_tiles + 2 * tile_in_order();
     first = wsu.u[tile + 1];
     run_tile(wsu.u[tile] & 0xffffu, wsu.u[tile] >> 16);
 }

@@ -46,8 +46,8 @@ bool has_sums() { return true; }
 #else
 /* The panel of this lane and its first row there. false: beyond the matrix. */
 bool locate(out uint panel, out uint row) {
-    uint lane = gl_LocalInvocationID.x;
-    panel = gl_WorkGroupID.y * (gl_WorkGroupSize.x / LANES) + lane / LANES;
+    uint lane = gl_WorkGroupID.y * gl_WorkGroupSize.x + gl_LocalInvocationID.x;      /* a workgroup may have some panels, or a part of one */
+    panel = lane / LANES;
     row = lane % LANES;
     return panel < push.n_panels;
 }
@@ -60,6 +60,23 @@ void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
 /* Whether this lane has the sums once the columns' parts are added up. */
 bool has_sums() { return gl_LocalInvocationID.y == 0; }
 #endif
+
+/* What a row of y becomes. ADDED (a single token, rows of a panel): in linear it is added to y, which is the residual stream and was `had` before; in moe_down other workgroups read it. */
+#ifdef ADDS_SLOTS
+layout(set = 0, binding = 1) coherent buffer WorkspaceC { float f[]; } wsc;
+void put(uint at, float v, float had) { if (ADDED) wsc.f[at] = v; else ws.f[at] = v; }
+float had_before(uint at) { return 0.0; }
+#else
+void put(uint at, float v, float had) { ws.f[at] = ADDED ? fma(push.residual, v, had) : v; }
+float had_before(uint at) { return ADDED ? ws.f[at] : 0.0; }
+#endif
+
+/* Fetched before there are sums, so that nothing waits for it then. */
+float had[RPL];
+void fetch_before(uint panel, uint row, uint y) {
+    if (ADDED)
+        [[unroll]] for (int r = 0; r < int(RPL); r++) had[r] = had_before(y + min(panel * 32 + row + r * LANES, push.ld_y - 1));
+}
 
 /* Writes token t's sums of this lane to the row of y at word offset `y`. */
 void store_rows(int t, uint e, uint panel, uint row, uint y, float scale) {
@@ -74,7 +91,7 @@ void store_rows(int t, uint e, uint panel, uint row, uint y, float scale) {
     [[unroll]] for (int r = 0; r < int(RPL); r++) {
         uint i = panel * 32 + row + r * LANES;
         float v = finish_row(e, i, acc[t * RPL + r], scale);
-        if (i < push.ld_y) ws.f[y + i] = i < push.rows ? v : 0.0;
+        if (i < push.ld_y) put(y + i, i < push.rows ? v : 0.0, had[r]);
     }
 }
 #endif

@@ -17,11 +17,17 @@ uint output_row(uint t, out float scale);
 #  endif
 #  include "store.glsl"
 
+uint tile_in_order() { return gl_WorkGroupID.x; }
+
 void run_tile(uint expert, uint n) {
     uint x[NT];
     [[unroll]] for (int t = 0; t < int(NT); t++) x[t] = input_row(min(t, n - 1));
     uint panel, row;
     if (!locate(panel, row)) return;
+    if (ADDED) {
+        float scale;
+        fetch_before(panel, row, output_row(0, scale));
+    }
     multiply_panel(expert, panel, row, x);
     if (!has_sums()) return;
     [[unroll]] for (int t = 0; t < int(NT); t++)

@@ -486,7 +486,7 @@ Test(edges, no_tokens)
         vkm_moe_router_place(&m, 5, true, &words, &s);
         OK(vkm_program_create(t.device, "nothing", &t.build.program, &err));
         OK(vkm_moe_router(&t.build, &m, &s, NULL, (struct vkm_region){0}, 0));
-        OK(vkm_moe_experts(&t.build, &m, &s, (struct vkm_region){0}, 0));
+        OK(vkm_moe_experts(&t.build, &m, &s, NULL, (struct vkm_region){0}, 0));
         OK(vkm_moe_combine(&t.build, &m, &s, (struct vkm_region){0}, 0));
         cr_assert_eq(vkm_program_step_count(t.build.program), 0);
         vkm_program_destroy(t.build.program);
@@ -779,7 +779,7 @@ static void check_layer(struct bench *t, struct vkm_moe *m, const struct experts
     upload(t, t->tables, table, TABLE_WORDS * 4);
     OK(vkm_program_create(t->device, g->what, &t->build.program, &err));
     OK(vkm_moe_router(&t->build, m, &s, NULL, in, g->n));
-    OK(vkm_moe_experts(&t->build, m, &s, in, g->n));
+    OK(vkm_moe_experts(&t->build, m, &s, NULL, in, g->n));
     OK(vkm_moe_combine(&t->build, m, &s, out, g->n));
     OK(vkm_program_copy(t->build.program, t->ws, 0, t->readback, 0, WS_WORDS * 4, &err));
     OK(vkm_program_finish(t->build.program, &err));

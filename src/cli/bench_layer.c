@@ -126,8 +126,12 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     struct vkm_region x = p->x0;
     uint32_t n = p->c.tokens;
     x.at += i * n * x.ld;
-    const struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
-    TRY(vkm_moe_steps(&b, m, &s->moe, &norm, s->xn, n));
+    struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
+    const struct vkm_residual residual = {s->x, 1, s->moe.arrived.at};
+    bool adds = n == 1 && vkm_moe_adds(&b, m, &s->moe);
+    if (n == 1 && vkm_moe_norms(&b, m, &s->moe, &norm)) norm.n_add = 0;      /* attention would have added to x */
+    TRY(vkm_moe_steps(&b, m, &s->moe, &norm, adds ? &residual : NULL, s->xn, n));
+    if (adds) return VKM_OK;
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     if (m->shared_down.type) c.shared = s->moe.shared_y;
     if (m->shared_gated) c.gate = s->moe.gate;
@@ -212,7 +216,8 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->dispatches++;
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
-        if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6) || !strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
+        if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6)) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
+        if (!strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles++;                        /* its workgroups have parts of the columns */
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;

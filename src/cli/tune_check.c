@@ -137,7 +137,7 @@ static vkm_result build(struct check *k, struct candidate *a)
     TRY(vkm_program_finish(a->racer.before, t->err));
     TRY(vkm_program_create(t->device, "tune experts", &a->racer.program, t->err));
     b.program = a->racer.program;
-    TRY(vkm_moe_experts(&b, &k->plan.moe, &k->space.moe, k->x, k->c.tokens));
+    TRY(vkm_moe_experts(&b, &k->plan.moe, &k->space.moe, NULL, k->x, k->c.tokens));
     return vkm_program_finish(a->racer.program, t->err);
 }
 

@@ -11,17 +11,28 @@ static vkm_result norm_in_place(struct vkm_build *b, const char *label, struct v
     return vkm_combine_norm(b, label, &c, 0, n);
 }
 
+/* Whether the projections of a single token make their norm themselves. */
+static bool projections_norm(const struct vkm_build *b, const struct vkm_layer *y, uint32_t n)
+{
+    bool all = n == 1;
+    for (uint32_t i = 0; all && i < y->n_qkv; i++) all = vkm_linear_norms(b, &y->qkv[i].w);
+    return all;
+}
+
 /* q, k and v of n rows, in as few matmuls as their types allow; to[3]: where they are. A matmul's rows have its matrices side by side. */
 static vkm_result projections(struct vkm_build *b, const struct vkm_session *s, const struct vkm_layer *y, uint32_t n, struct vkm_region to[3])
 {
     const struct vkm_hparams *h = &s->model->h;
+    const struct vkm_norm norm = {y->tab_attn_norm, h->n_embd, h->eps};
+    bool norms = projections_norm(b, y, n);
     struct vkm_region all = s->space.qkv;
     for (uint32_t i = 0, k = 0; i < y->n_qkv; i++) {
         const struct vkm_projection *p = &y->qkv[i];
         char label[16];
         snprintf(label, sizeof label, "attn_%.*s", (int)p->n, "qkv" + k);
         all.ld = (uint32_t)vkm_align(p->w.rows, VKM_PANEL_ROWS);
-        TRY(vkm_linear(b, label, &p->w, p->tab_bias, s->space.xn, all, n));
+        const struct vkm_epilogue e = {.act = VKM_ACT_NONE, .tab_bias = p->tab_bias, .norm = norms ? &norm : NULL};
+        TRY(vkm_linear_finish(b, label, &p->w, &e, norms ? s->space.x : s->space.xn, all, n));
         for (uint32_t end = k + p->n, at = all.at; k < end; k++) {
             to[k] = (struct vkm_region){at, all.ld, all.rows};
             at += (uint32_t)vkm_align((k == 0 ? h->n_head : h->n_head_kv) * h->head, VKM_PANEL_ROWS);
@@ -31,7 +42,8 @@ static vkm_result projections(struct vkm_build *b, const struct vkm_session *s, 
     return VKM_OK;
 }
 
-static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t layer, uint32_t n, bool one_sequence)
+/* residual: what the output is added to; NULL: it goes to moe.y. */
+static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t layer, uint32_t n, bool one_sequence, const struct vkm_residual *residual)
 {
     const struct vkm_hparams *h = &s->model->h;
     const struct vkm_layer *y = &s->model->layers[layer];
@@ -49,34 +61,40 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
         a.tab_k_norm = y->tab_k_norm;
     }
     TRY(vkm_attend(b, &a, &s->layers[layer], n));
-    return vkm_linear(b, "attn_output", &y->o, y->tab_o_bias, w->attention, w->moe.y, n);
+    const struct vkm_epilogue e = {.act = VKM_ACT_NONE, .tab_bias = y->tab_o_bias, .residual = residual};
+    return vkm_linear_finish(b, "attn_output", &y->o, &e, w->attention, w->moe.y, n);
 }
 
-/* Everything up to the residual stream after the last layer. A layer's second combine_norm already makes the next layer's normed input. */
+/* Everything up to the residual stream after the last layer. A layer's second combine_norm already makes the next layer's normed input; of a single token on a GPU norms and additions are done
+ * by the steps around them, as far as these can: what they wait for costs more than what they do. */
 static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, bool one_sequence)
 {
     const struct vkm_model *m = s->model;
     const struct vkm_hparams *h = &m->h;
     const struct vkm_space *w = &s->space;
+    const struct vkm_residual residual = {w->x, h->residual_scale, w->moe.arrived.at};
     b->layer = -1;
     TRY(vkm_embed(b, &m->embedding, w->tokens, w->x, h->n_embd, n, h->embedding_scale));
     struct vkm_combine c = {.x = w->x, .width = h->n_embd, .y = w->moe.y, .tab_norm = m->layers[0].tab_attn_norm, .out = w->xn, .scale = h->residual_scale, .eps = h->eps};
-    TRY(vkm_combine_norm(b, "attn_norm", &c, 0, n));
+    if (!projections_norm(b, &m->layers[0], n)) TRY(vkm_combine_norm(b, "attn_norm", &c, 0, n));
     for (uint32_t i = 0; i < h->n_layer; i++) {
         const struct vkm_layer *y = &m->layers[i];
         b->layer = (int)i;
-        TRY(attention(b, s, i, n, one_sequence));
         c.n_add = 1;
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
-        TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, w->xn, n));
+        c.out = w->xn;
+        bool router_norms = n == 1 && vkm_matmul_adds(b, &y->o) && vkm_moe_norms(b, &y->moe, &w->moe, &c), experts_add = n == 1 && vkm_moe_adds(b, &y->moe, &w->moe);
+        TRY(attention(b, s, i, n, one_sequence, router_norms ? &residual : NULL));
+        if (router_norms) c.n_add = 0;
+        TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, experts_add ? &residual : NULL, w->xn, n));
         if (s->params.count_experts) TRY(vkm_moe_tally(b, &y->moe, &w->moe, w->tally + i * h->n_expert, n));
-        c.n_add = h->n_used;
+        c.n_add = experts_add ? 0 : h->n_used;
         if (y->moe.shared_down.type) c.shared = w->moe.shared_y;
         if (y->moe.shared_gated) c.gate = w->moe.gate;
-        if (i + 1 < h->n_layer) c.tab_norm = m->layers[i + 1].tab_attn_norm;
+        if (i + 1 < h->n_layer && !projections_norm(b, &m->layers[i + 1], n)) c.tab_norm = m->layers[i + 1].tab_attn_norm;
         else c.out = (struct vkm_region){0};
-        TRY(vkm_combine_norm(b, "moe_combine", &c, 0, n));
+        if (c.n_add || c.out.rows) TRY(vkm_combine_norm(b, "moe_combine", &c, 0, n));
     }
     b->layer = -1;
     return VKM_OK;

@@ -44,7 +44,7 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     s->scratch = take(s, n_seq, h->n_vocab);
     struct vkm_moe_space *e = &s->moe;
     e->logits = take(s, b, h->n_expert + 1);
-    e->arrived = take(s, 1, 1);                          /* the session clears its workspace once */
+    e->arrived = take(s, 1, vkm_div_up(h->n_embd, VKM_PANEL));                          /* the session clears its workspace once */
     e->ids = take(s, 1, (uint32_t)slots);
     e->weights = take(s, 1, (uint32_t)slots);
     e->gate = (struct vkm_region){take(s, 1, n_batch).at, 1, n_batch};

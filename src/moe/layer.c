@@ -14,6 +14,18 @@ void vkm_moe_experts_place(const struct vkm_moe_widths *w, uint32_t n, uint64_t 
     if (w->shared_apart) s->shared_h2 = vkm_take(words, n, w->n_ff_shared);
 }
 
+/* Whether all tiles of a layer with gate and up together are matrices': what the experts make between their two matmuls is f16 then, as the second one wants it. */
+static bool halves_between(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p)
+{
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    vkm_moe_tiles(b, m, p, tile_from);
+    bool all = !m->gate.type && !p->direct;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
+        if (tile_from[c] <= p->most && tile_from[c] != VKM_TILE_NEVER) all = all && vkm_matmul_halves(b, "moe_gate_up", vkm_moe_first(m), sizes[c]) && vkm_matmul_halves(b, "moe_down", &m->down, sizes[c]);
+    return all;
+}
+
 /* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece), which wait for the same step and not for
  * each other. One dispatch for all sizes would want a kernel with a body for each, and CPU drivers walk through bodies that are branched around. */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
@@ -25,15 +37,18 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
     uint32_t slots = p->n * p->k, groups;
     uint32_t pieces = vkm_moe_pieces(b, m, p), piece_tiles = p->direct ? p->k : vkm_div_up(vkm_moe_tiles_max(tile_from, p->n, p->k, m->n_expert), pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
+    bool halves = halves_between(b, m, p);
+    struct vkm_region *between = is_down ? &x : &y;
+    if (halves) between->ld = VKM_HALVED_WORDS(m->down.kb);
     for (uint32_t i = 0; i < (p->direct ? 1 : VKM_TILE_CLASSES * pieces); i++) {
         uint32_t c = i / pieces;
         if (tile_from[c] > p->most || tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has that many rows */
         struct vkm_push_matmul push;
         struct vkm_region in = x;
         groups = vkm_matmul_groups(&b->shape, w, sizes[c]);
-        TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
+        if (!(halves && is_down)) TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
         vkm_matmul_push(b, w, &push);
-        uint32_t epilogue = vkm_matmul_epilogue(w, e, &push);
+        uint32_t epilogue = vkm_matmul_epilogue(w, e, &push) | (halves && !is_down ? VKM_EPILOGUE_HALVES : 0);
         push.n = slots; push.n_used = p->divide;
         push.ws_x = in.at; push.ld_x = in.ld; push.ws_y = y.at; push.ld_y = y.ld;
         push.ws_tiles = s->tiles.at + 2 * (c * slots + i % pieces * piece_tiles); push.ws_perm = is_down ? p->perm_down : p->perm_up; push.ws_scale = s->weights.at; push.ws_slots = p->perm_down;
@@ -46,8 +61,14 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         if (!is_down && e->weight_first && p->perm_down != p->perm_up) vkm_reads_words(b, &step, p->perm_down, slots);
         if (is_down != e->weight_first) vkm_reads_words(b, &step, s->weights.at, slots);
         vkm_writes(b, &step, y, slots);
+        if (e->residual) {
+            const struct vkm_region arrived = {e->residual->ws_arrived, w->n_panels, 1};
+            vkm_reads(b, &step, y, slots);
+            vkm_reads_part(b, &step, e->residual->x, w->rows, 1); vkm_writes_part(b, &step, e->residual->x, w->rows, 1);
+            vkm_reads(b, &step, arrived, 1); vkm_writes(b, &step, arrived, 1);
+        }
         if (!p->direct) vkm_reads(b, &step, y, slots);       /* each dispatch writes its rows and leaves the others */
-        step.bytes = (vkm_matmul_bytes(w) * touched + (uint64_t)slots * (w->cols + w->rows) * 4) / pieces;
+        step.bytes = (vkm_matmul_bytes(w) * touched + (uint64_t)slots * (in.ld + y.ld) * 4) / pieces;
         step.flops = 2ull * slots * w->cols * w->rows * (w->glu ? 2 : 1) / pieces;
         TRY(vkm_matmul_step(b, kernel, w, sizes[c], epilogue, &step, label));
     }
@@ -94,12 +115,14 @@ static vkm_result shared_expert(struct vkm_build *b, const struct vkm_moe *m, co
     return vkm_linear_finish(b, "shared_down", &m->shared_down, &down, s->shared_h, s->shared_y, n);
 }
 
-vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n)
+vkm_result vkm_moe_experts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_residual *residual, struct vkm_region x, uint32_t n)
 {
     if (n == 0) return VKM_OK;
     const struct vkm_moe_plan p = vkm_moe_plan(m, s, x, n);
-    const struct vkm_epilogue pair = finish(m, true, true, m->bias.gate), gate = finish(m, false, true, m->bias.gate), down = finish(m, false, true, m->bias.down);
+    const struct vkm_epilogue pair = finish(m, true, true, m->bias.gate), gate = finish(m, false, true, m->bias.gate);
     const struct vkm_epilogue up = finish(m, !m->gate.type, true, m->bias.up);
+    struct vkm_epilogue down = finish(m, false, true, m->bias.down);
+    down.residual = residual;
     if (m->gate_up.type) {
         TRY(experts(b, "moe_gate_up", "moe_gate_up", m, s, &m->gate_up, &pair, &p, p.x, p.x_rows, s->h, false));
     } else if (m->gate.type) {
@@ -126,8 +149,8 @@ vkm_result vkm_moe_tally(struct vkm_build *b, const struct vkm_moe *m, const str
     return vkm_build_step(b, "moe_tally", "", spec, 2, &step, "moe_tally");
 }
 
-vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
+vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, const struct vkm_residual *residual, struct vkm_region x, uint32_t n)
 {
     TRY(vkm_moe_router(b, m, s, norm, x, n));
-    return vkm_moe_experts(b, m, s, x, n);
+    return vkm_moe_experts(b, m, s, residual, x, n);
 }

@@ -162,7 +162,7 @@ static vkm_result add_steps(struct vkm_moe_layer *l, uint32_t n, uint32_t varian
     if (!(variant & VKM_MOE_WATCHED)) s.router.all_probs.rows = s.router.lse.rows = s.router.missed.rows = s.router.statistics.rows = 0;
     if (!(variant & VKM_MOE_WEIGHTED)) s.router.given_weights.rows = 0;
     struct vkm_combine c = {.x = l->out, .width = m->n_embd, .y = s.y, .n_add = m->n_used, .tab_norm = VKM_NONE, .scale = 1};
-    TRY(vkm_moe_steps(&b, m, &s, NULL, l->in, n));
+    TRY(vkm_moe_steps(&b, m, &s, NULL, NULL, l->in, n));
     if (l->mixed.rows) {
         TRY(vkm_moe_combine(&b, m, &s, l->mixed, n));
         c.y = l->mixed;

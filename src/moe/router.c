@@ -101,8 +101,8 @@ static uint32_t rule_spec(const struct vkm_moe *m, uint32_t n, uint32_t spec[SPE
     return n;
 }
 
-/* chosen: whether that includes top-k. */
-static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region x, uint32_t n, bool *chosen)
+/* chosen: whether that includes top-k. norm: of a single token, which is made here; or NULL. */
+static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n, bool *chosen)
 {
     const struct vkm_weight *w = &m->router;
     const uint32_t parts = vkm_shape_splits(&b->shape, w), lanes = vkm_moe_topk_lanes(b, m->n_expert);
@@ -117,11 +117,13 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
         vkm_writes(b, &step, s->arrived, 1);
     }
     push.topk.ws_logits = s->logit_parts.at, push.topk.ld_logits = s->logit_parts.ld;
+    if (norm) push.ws_x = norm->x.at, push.tab_norm = norm->tab_norm, push.width = norm->width, push.eps = norm->eps, push.ws_xn = x.at;
     VKM_STEP_PUSH(step, push);
-    vkm_reads(b, &step, x, n);
+    if (norm) vkm_reads_part(b, &step, norm->x, norm->width, 1), vkm_writes(b, &step, x, 1);
+    else      vkm_reads(b, &step, x, n);
     vkm_writes(b, &step, s->logit_parts, n * parts);
-    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS};
-    return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, 6, spec), &step, "moe_router");
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS, norm != NULL, norm ? w->kb : 0};
+    return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_router");
 }
 
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
@@ -148,6 +150,24 @@ static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const str
     uint32_t parts = vkm_shape_splits(&b->shape, w) * VKM_FEW_ROWS * w->rows * 4;
     return !has_bias(m) && parts <= vkm_device_caps(b->device)->shared_bytes / 2 && n <= few_rows(b, m) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
+}
+
+/* Shared memory of topk.glsl with reduce.glsl, at most */
+static uint32_t topk_shared_bytes(const struct vkm_build *b, uint32_t n_expert)
+{
+    uint32_t quads = vkm_div_up(n_expert, 4), parts = quads < 512 ? 512 : quads;
+    return (parts + quads) * 16 + vkm_div_up(n_expert, 16) * 64 + n_expert * 8 + VKM_FEW_ROWS * 32 * 8 + 256 + vkm_moe_topk_lanes(b, n_expert) * 4;
+}
+
+bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm)
+{
+    return !(m->rule && m->rule->general) && s->arrived.rows && !routes(b, m, norm, 1) && has_parts(b, m, s, 1) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m->n_expert));
+}
+
+bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s)
+{
+    const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, 1);
+    return p.direct && !(m->rule && m->rule->general) && !m->shared_down.type && s->arrived.rows && m->down.n_panels <= s->arrived.ld && vkm_matmul_adds(b, &m->down);
 }
 
 static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *c, uint32_t n)
@@ -216,9 +236,10 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
     if (norm && !general && routes(b, m, norm, n)) {
         TRY(route(b, m, s, norm, n));
     } else {
-        if (norm) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
+        const struct vkm_combine *single = norm && n == 1 && norm->n_add == 0 && vkm_moe_norms(b, m, s, norm) ? norm : NULL;
+        if (norm && !single) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
         bool chosen = false;
-        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, x, n, &chosen));
+        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, single, x, n, &chosen));
         else if (m->router.type)            TRY(vkm_linear(b, "moe_router", &m->router, has_bias(m) ? m->rule->tab_logit_bias : VKM_NONE, x, s->logits, n));
         if (general) TRY(vkm_rule_route(b, m, s, &p, x, n));
         else if (!chosen) TRY(topk(b, m, s, n));

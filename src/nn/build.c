@@ -28,13 +28,18 @@ uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { retu
 /* Shared memory of splits.glsl */
 static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t n_tile) { return (splits - 1) * (n_tile < 2 ? n_tile : 2) * s->rows_per_lane * s->lanes; }
 
-/* As many as it takes to give a large GPU's lanes something to load (FILL of them) with one token, where experts share the work with others; and blocks of columns for each. On an H200
- * 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in Q4_K 56 instead of 160. */
+/* As many as it takes to give a large GPU's lanes something to load (FILL of them) with one token, where experts share the work with others; of dense matrices
+ * more; and blocks of columns for each. On an H200 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in Q4_K 56 instead of 160; 16 instead of 4 for the
+ * output of qwen3-30b in F16 147 us instead of 168 (8: 152), in Q4_K 50.2 and 50.0 (8: 47.4). */
 #define FILL (1u << 18)
 #define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with tiles of 1 to 8 for few rows */
 #define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
+#define SPLITS_OF_ONE 32u            /* experts' f16 and f32 blocks that are a lane's each, if so few: down of qwen3-30b in F16 14.4 us, 16.7 with 8 lanes for 24 blocks; in Q4_K 11.1 and 10.2 */
+#define WIDE_BYTES 64u               /* of such a block */
+static bool is_wide_type(const struct vkm_weight *w) { return w->type && vkm_type_panel_bytes(w->type, 8) >= 8ull * VKM_PANEL * WIDE_BYTES; }
+
 uint32_t vkm_splits_most(uint32_t kb)
 {
     uint32_t splits = SPLITS_LEAST;
@@ -46,7 +51,9 @@ uint32_t vkm_shape_splits(const struct vkm_shape *s, const struct vkm_weight *w)
 {
     uint32_t splits = s->splits < SPLITS_LEAST ? s->splits : SPLITS_LEAST;
     uint64_t lanes = (uint64_t)w->n_panels * (w->experts > 1 ? 2 : 1) * VKM_PANEL / s->rows_per_lane;
-    while (splits * 2 <= s->splits && lanes * splits < FILL && splits < vkm_splits_most(w->kb)) splits *= 2;
+    uint64_t fill = w->experts > 1 ? FILL : FILL * (is_wide_type(w) ? 4 : 2);
+    if (w->experts > 1 && is_wide_type(w) && w->kb <= SPLITS_OF_ONE && w->kb <= s->splits && lanes * w->kb < fill) return w->kb;
+    while (splits * 2 <= s->splits && lanes * splits < fill && splits < vkm_splits_most(w->kb)) splits *= 2;
     return splits;
 }
 
@@ -78,6 +85,16 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 }
 
 static bool takes_matrices(const struct vkm_shape *s, uint32_t n_tile) { return s->matrix.m && n_tile >= VKM_COOPMAT_ROWS; }
+
+/* local_size_x where it is not matrices. A dense matrix of few panels and much to read has workgroups of a quarter of a panel, with more registers for a lane. H200, F16, one token, 2,048 x 4,096:
+ * 13.7 us with workgroups of a panel, 14.1 of half, 12.9 of a quarter; Q4_K 9.88, 9.74, 10.03. */
+#define FEW_PANELS 128u
+static uint32_t lanes_of(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile)
+{
+    bool quarter = n_tile == 1 && w->experts == 1 && s->splits > 1 && s->lanes >= 16 && w->n_panels < FEW_PANELS && is_wide_type(w);
+    return quarter ? s->lanes / 4 : s->lanes;
+}
+
 static uint32_t panels_of(const struct vkm_shape *s, uint32_t n_tile) { return takes_matrices(s, n_tile) ? s->matrix_panels : s->lanes * s->rows_per_lane / VKM_PANEL; }
 
 uint32_t vkm_shape_panels(const struct vkm_shape *s)
@@ -207,6 +224,9 @@ uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, 
     return caps->tiers & VKM_TIER_BIT(forms[form].tier) ? (uint64_t)n * form_row(form, vkm_div_up(cols, 32)) : 0;
 }
 
+#define NORM_EACH 2u                 /* times four columns that a lane of combine_norm keeps in registers at most */
+#define NORM_SHARED(kb) ((kb) * 160 + 160)   /* bytes of shared memory: norm_squares, norm_sums and norm_row of norm_row.glsl */
+
 /* The most blocks of columns, and panels, of weights whose workgroups quantise a single token themselves. */
 #define ROW_BLOCKS 128u
 #define ROW_PANELS 512u
@@ -244,30 +264,44 @@ uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilog
 {
     push->tab_bias = e->tab_bias;
     push->act_alpha = e->alpha; push->act_limit = e->limit; push->act_add = e->add;
+    if (e->norm) push->tab_norm = e->norm->tab, push->width = e->norm->width, push->eps = e->norm->eps;
+    if (e->residual) push->ws_residual = e->residual->x.at, push->residual = e->residual->scale, push->ws_arrived = e->residual->ws_arrived;
     uint32_t bits = (w->glu ? VKM_EPILOGUE_GLU : 0) | e->act << VKM_EPILOGUE_ACT | (e->weight_first ? VKM_EPILOGUE_WEIGHT_FIRST : 0);
     if (w->glu && e->limited) bits |= VKM_EPILOGUE_LIMITED;
     if (w->glu && e->tab_bias != VKM_NONE) bits |= VKM_EPILOGUE_BIASED;
+    if (e->norm) bits |= VKM_EPILOGUE_NORMED;
+    if (e->residual) bits |= VKM_EPILOGUE_ADD;
     return bits;
 }
 
+bool vkm_matmul_halves(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile) { return matmul_tier(b, kernel, w, n_tile) == VKM_TIER_COOPMAT; }
+
+/* AHEAD of matmul_coop.glsl. H200, 4,096 tokens, F16, the layer: qwen3-30b 1,863 us with all tiles of the list before the next panels, 1,751 with one tile, 1,742 with 4, 1,754 with 8,
+ * 1,765 with 16; Mixtral 12,250, 11,963, 11,273, 11,079, 11,319. */
+#define TILES_AHEAD 8u
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, uint32_t epilogue, struct vkm_step *step, const char *label)
 {
     const struct vkm_shape *s = &b->shape;
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
-    const uint32_t spec[] = {s->lanes, splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, quantises(b, w, n_tile) ? w->kb : 0};
+    bool normed = epilogue & VKM_EPILOGUE_NORMED, row = normed || (tier == VKM_TIER_INT8DOT && quantises(b, w, n_tile));
+    const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed, w->kb};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
-        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers};
+        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers, TILES_AHEAD};
         return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
-    return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (tier != VKM_TIER_INT8DOT), step, label);
+    return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (row ? 0 : 2), step, label);
 }
 
-uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile) { return vkm_div_up(w->n_panels, panels_of(s, n_tile)); }
+uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w, uint32_t n_tile)
+{
+    if (takes_matrices(s, n_tile)) return vkm_div_up(w->n_panels, s->matrix_panels);
+    return vkm_div_up(w->n_panels * (VKM_PANEL / s->rows_per_lane), lanes_of(s, w, n_tile));
+}
 
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *p)
 {
@@ -309,12 +343,38 @@ static uint32_t tile_limit(const struct vkm_build *b, const struct vkm_weight *w
 {
     const struct vkm_shape *s = &b->shape;
     uint32_t limit = vkm_shape_tile_most(s);
-    uint64_t lanes = (uint64_t)vkm_matmul_groups(s, w, 1) * s->lanes * vkm_shape_splits(s, w);
+    uint64_t lanes = (uint64_t)w->n_panels * VKM_PANEL / s->rows_per_lane * vkm_shape_splits(s, w);
     for (; s->splits > 1 && limit > 4; limit /= 2) {
         bool matrices = takes_matrices(s, limit);
         if (vkm_div_up(n, limit) * (matrices ? (uint64_t)vkm_matmul_groups(s, w, limit) * s->matrix_subgroups * s->matrix_lanes : lanes) >= (matrices ? MATRIX_FILL : FILL)) break;
     }
     return limit;
+}
+
+/* combine_norm has the order of norm.glsl where its lanes are more than those of other norms, which have no room for rows in shared memory either. */
+static bool is_wide(const struct vkm_build *b, uint32_t width) { return width % 4 == 0 && width > 4 * b->shape.reduce_lanes && width <= 4 * NORM_EACH * b->shape.wide_lanes; }
+
+bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_bytes)
+{
+    return is_wide(b, width) && NORM_SHARED(vkm_div_up(width, 32)) + shared_bytes <= vkm_device_caps(b->device)->shared_bytes;
+}
+
+/* One token's tile is of one row, and a workgroup has no more than a panel. */
+static bool is_single(const struct vkm_build *b, const struct vkm_weight *w)
+{
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    if (b->shape.scalar_loads || b->shape.splits == 1 || panels_of(&b->shape, 1) != 1 || w->glu) return false;
+    cut_rows(b, &w, 1, 1, 1, 1, tile_limit(b, w, 1), tile_from);
+    return vkm_tile_class(tile_from, 1) == 0;
+}
+
+bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w) { return is_single(b, w); }
+
+bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w)
+{
+    bool dot = matmul_tier(b, "linear", w, 1) == VKM_TIER_INT8DOT;
+    return w->n_panels <= ROW_PANELS && is_single(b, w) && (!dot || quantises(b, w, 1)) &&
+           vkm_norm_fits(b, w->cols, (dot ? ROW_SHARED(w->kb) : 0) + split_words(&b->shape, vkm_shape_splits(&b->shape, w), 1) * 4);
 }
 
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n)
@@ -327,6 +387,7 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
     struct vkm_push_matmul push;
     vkm_matmul_push(b, w, &push);
     uint32_t epilogue = vkm_matmul_epilogue(w, e, &push);
+    if (e->residual) y = e->residual->x;
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld;
     uint8_t tile_from[VKM_TILE_CLASSES];
     cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from);
@@ -340,6 +401,7 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
         VKM_STEP_PUSH(s, push);
         vkm_reads_words(b, &s, in.at + first * in.ld, rows * in.ld);
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
+        if (e->residual) vkm_reads_words(b, &s, y.at, y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
         TRY(vkm_matmul_step(b, "linear", w, size, epilogue, &s, label));
@@ -362,12 +424,10 @@ vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t w
     return vkm_build_step(b, "embed", w->type->variant, spec, VKM_COUNT(spec), &s, "embed");
 }
 
-#define NORM_EACH 4u                /* columns that a lane of a norm keeps in registers at most */
-
 uint32_t vkm_combine_lanes(const struct vkm_build *b, const struct vkm_combine *c)
 {
     uint32_t lanes = vkm_reduce_lanes(b, (uint64_t)c->width * (c->n_add + 2));
-    while (lanes < b->shape.wide_lanes && lanes * 4 <= c->width) lanes *= 2;
+    while (is_wide(b, c->width) && lanes < b->shape.wide_lanes && lanes * 4 < c->width) lanes *= 2;
     return lanes;
 }
 
@@ -394,8 +454,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    uint32_t each = vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), lanes);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), each <= NORM_EACH ? each : 0};
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0};
     return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 

@@ -20,6 +20,13 @@ struct vkm_weight {
     uint32_t set;                    /* which vkm_bindings it is reached through */
 };
 
+/* A part of the workspace: rows of `ld` words. */
+struct vkm_region { uint32_t at, ld, rows; };
+
+/* What a single token's matmuls do besides, on a device where a step costs more than doing it in every workgroup: see vkm_linear_norms and vkm_matmul_adds. */
+struct vkm_norm { uint32_t tab, width; float eps; };            /* x is the residual stream, and is normed first */
+struct vkm_residual { struct vkm_region x; float scale; uint32_t ws_arrived; };   /* x += scale * y. ws_arrived: of moe_down, a word a panel that is 0 between passes */
+
 /* What a matmul does with its sums (abi.h): activation, biases, routing weight. */
 struct vkm_epilogue {
     uint32_t act;                    /* VKM_ACT_...; of the gate where the weight is a glu pair */
@@ -27,10 +34,9 @@ struct vkm_epilogue {
     float alpha, limit, add;
     bool weight_first;               /* moe_gate_up multiplies by the routing weight, before the bias, and moe_down does not */
     uint32_t tab_bias;               /* tables: [experts][rows], of a pair [experts][2][rows]; VKM_NONE: none */
+    const struct vkm_norm *norm;     /* or NULL; linear only */
+    const struct vkm_residual *residual;   /* or NULL; linear, which has no y then, and moe_down */
 };
-
-/* A part of the workspace: rows of `ld` words. */
-struct vkm_region { uint32_t at, ld, rows; };
 /* The region behind *words, with rows that matmuls read in blocks of 32 columns. */
 static inline struct vkm_region vkm_take(uint64_t *words, uint64_t rows, uint32_t width)
 {
@@ -123,6 +129,8 @@ vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struc
 uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols);
 /* Puts the parameters into push, and gives the bits that the kernel is made with. */
 uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_push_matmul *push);
+/* Whether the kernel takes x as f16 for tiles of that size, and can make its y so (VKM_EPILOGUE_HALVES). */
+bool vkm_matmul_halves(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile);
 /* Adds a step of the kernel in that form, with the bits of an epilogue. */
 vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, uint32_t epilogue, struct vkm_step *step, const char *label);
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w);       /* one expert's weights */
@@ -135,6 +143,12 @@ void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *
 /* y[t] = W x[t] + bias, t < n, or act(W_gate x) * (W_up x) of a glu pair, by the epilogue */
 vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_region x, struct vkm_region y, uint32_t n);
 /* y[t] = W x[t] + bias. bias: tables word or VKM_NONE */
+/* Whether linear makes a single token's norm over its columns itself, with the bits of combine_norm: small matrices on a GPU. */
+bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w);
+/* The same of any kernel that has shared_bytes of shared memory besides. */
+bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_bytes);
+/* Whether a single token's y can be added to the residual stream by what makes it. */
+bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w);
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
 vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale);
 
