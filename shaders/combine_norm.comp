@@ -7,6 +7,7 @@
 layout(push_constant) uniform Push { vkm_push_combine_norm push; };
 #include "reduce.glsl"
 layout(constant_id = 5) const uint EACH = 0;        /* times four columns of a lane, which keeps them in registers; 0: any number, and x is read again */
+layout(constant_id = 6) const uint ROWS = 2;        /* of y that are on their way at once */
 #define NORM_QUADS (EACH * gl_WorkGroupSize.x + 1)
 #include "norm.glsl"
 
@@ -18,7 +19,7 @@ float added(uint t, uint x, uint y, float gate, uint i) {
     return ws.f[x + i] + push.scale * sum;
 }
 
-/* The same of all columns of a lane: everything is read, eight rows at a time, before anything is written, for a load behind a store would wait for it. Offsets of vec4. */
+/* The same of all columns of a lane: everything is read, ROWS rows at a time, before anything is written, for a load behind a store would wait for it. Offsets of vec4. */
 vec4 kept[EACH + 1];
 void add_all(uint t, uint x, uint y, float gate) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, quads = push.width / 4, ld = push.ld_y / 4, at[EACH + 1], j = 0;
@@ -29,11 +30,11 @@ void add_all(uint t, uint x, uint y, float gate) {
         sum[e] = vec4(0.0);
     }
     if (push.n_add == 0) return;
-    for (; j + 8 <= push.n_add; j += 8) {
-        vec4 part[8 * EACH + 1];
-        [[unroll]] for (uint k = 0; k < 8; k++)
+    for (; j + ROWS <= push.n_add; j += ROWS) {
+        vec4 part[ROWS * EACH + 1];
+        [[unroll]] for (uint k = 0; k < ROWS; k++)
             [[unroll]] for (uint e = 0; e < EACH; e++) part[k * EACH + e] = ws4.f[y + (j + k) * ld + at[e]];
-        [[unroll]] for (uint k = 0; k < 8; k++)
+        [[unroll]] for (uint k = 0; k < ROWS; k++)
             [[unroll]] for (uint e = 0; e < EACH; e++) sum[e] += part[k * EACH + e];
     }
     for (; j < push.n_add; j++)

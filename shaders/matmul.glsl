@@ -69,7 +69,7 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     }
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
-    if (NORMED != 0) make_norm_row(x[0]);
+    if (NORMED) make_norm_row(x[0]);
     for (uint k = begin; k < end; k++) {
         Block b[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) b[r] = block_load(slab, base, kb, k, row + r * LANES);

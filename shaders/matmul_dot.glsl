@@ -31,7 +31,7 @@ float largest_of(uint k) {
 /* quantise.comp by all lanes of the workgroup */
 void quantise_row(uint x) {
     uint first = gl_LocalInvocationIndex, lanes = gl_WorkGroupSize.x * gl_WorkGroupSize.y;
-    if (NORMED != 0) make_norm_row(x);
+    if (NORMED) make_norm_row(x);
     for (uint i = first; i < ROW_BLOCKS * 8; i += lanes) {
         vec4 v = abs(NORMED_OR(i, ws4.f[x + i]));
         row_most[i / 4][i % 4] = max(max(v.x, v.y), max(v.z, v.w));

@@ -11,22 +11,26 @@ layout(push_constant) uniform Push { vkm_push_moe_logits push; };
 #define TOPK push.topk
 layout(constant_id = 6) const uint LOGIT_PARTS_ = 1;
 #define LOGIT_PARTS LOGIT_PARTS_
-#include "topk.glsl"
 layout(constant_id = 7) const uint NT = 8;         /* tokens at most */
 layout(constant_id = 9) const uint ROW_BLOCKS = 0;  /* of a normed row */
 #define MAKES_NORM
 #include "norm_row.glsl"
+const uint KEYS_AT_ONCE_ = HOLDS_MANY ? 4 : 2;
+#define KEYS_AT_ONCE KEYS_AT_ONCE_
+#include "topk.glsl"
 layout(set = 0, binding = 1) readonly buffer X4 { vec4 f[]; } x4;
 
-const uint EACH = NT < 4 ? NT : 4;                  /* tokens at a time */
+const uint EACH = NT < 4 ? NT : HOLDS_MANY ? 4 : 2; /* tokens at a time */
+const uint AHEAD = NORMED && HOLDS_MANY ? 2 : 0;    /* blocks of the part that are on their way while the norm is made: 13.2 and 13.9 us a step instead of 14.5 and 16.7 (Q4_K, F16; qwen3-30b on an H200) */
 shared uint arrived;
 float acc[EACH];
 
-/* The products of block k of the columns with tokens from `first` on */
-void add_block(const vec4 w[8], uint k, uint first) {
-    [[unroll]] for (int s = 0; s < 8; s++)
+/* The products of quads i, i + 1 ... of the columns with tokens from `first` on */
+const uint AT_ONCE = HOLDS_MANY ? 8 : 4;
+void add_quads(const vec4 w[AT_ONCE], uint i, uint first) {
+    [[unroll]] for (int s = 0; s < int(AT_ONCE); s++)
         [[unroll]] for (int t = 0; t < int(EACH); t++) {
-            vec4 v = NORMED_OR(k * 8 + s, x4.f[(push.ws_x + min(first + t, push.n - 1) * push.ld_x) / 4 + k * 8 + s]);
+            vec4 v = NORMED_OR(i + s, x4.f[(push.ws_x + min(first + t, push.n - 1) * push.ld_x) / 4 + i + s]);
             float a = acc[t];
             a += w[s].x * v.x; a += w[s].y * v.y; a += w[s].z * v.z; a += w[s].w * v.w;
             acc[t] = a;
@@ -38,25 +42,25 @@ void main() {
     uint slab = tables.u[push.tab_weight], base = tables.u[push.tab_weight + 1] + gl_WorkGroupID.y * push.kb * 256 + row;
     uint begin = push.kb * part / LOGIT_PARTS, end = push.kb * (part + 1) / LOGIT_PARTS;
     float zero = float(push.n >> 16);               /* a compiler that knew could choose which of the first two products it fuses with their sum, and not choose as in linear (seen on NVIDIA) */
-    vec4 ahead[16];                                 /* the part's first two blocks, on their way while the norm is made: 13.2 and 13.9 us a step, not 14.5 and 16.7 (Q4_K, F16; qwen3-30b on an H200) */
-    [[unroll]] for (int i = 0; i < 16; i++) ahead[i] = uintBitsToFloat(slabs4[slab].w[base + min(begin * 8 + i, push.kb * 8 - 1) * 32]);
-    if (NORMED != 0) {
+    vec4 ahead[AHEAD * 8 + 1];
+    [[unroll]] for (int i = 0; i < int(AHEAD * 8); i++) ahead[i] = uintBitsToFloat(slabs4[slab].w[base + min(begin * 8 + i, push.kb * 8 - 1) * 32]);
+    if (NORMED) {
         make_norm_row(push.ws_x / 4);
         if (gl_WorkGroupID.x == 0 && gl_WorkGroupID.y == 0)
             for (uint i = lane; i < ROW_BLOCKS * 8; i += gl_WorkGroupSize.x) ws4.f[push.ws_xn / 4 + i] = norm_row[i];
     }
     for (uint first = 0; first < push.n; first += EACH) {
         [[unroll]] for (int t = 0; t < int(EACH); t++) acc[t] = zero;
-        [[unroll]] for (int i = 0; i < 2; i++)
+        [[unroll]] for (uint i = 0; i < AHEAD; i++)
             if (begin + i < end) {
-                vec4 w[8];
-                [[unroll]] for (int s = 0; s < 8; s++) w[s] = ahead[i * 8 + s];
-                add_block(w, begin + i, first);
+                vec4 w[AT_ONCE];
+                [[unroll]] for (int s = 0; s < int(AT_ONCE); s++) w[s] = ahead[i * 8 + s];
+                add_quads(w, (begin + i) * 8, first);
             }
-        for (uint k = begin + 2; k < end; k++) {
-            vec4 w[8];
-            [[unroll]] for (int s = 0; s < 8; s++) w[s] = uintBitsToFloat(slabs4[slab].w[base + (k * 8 + s) * 32]);
-            add_block(w, k, first);
+        for (uint i = (begin + AHEAD) * 8; i < end * 8; i += AT_ONCE) {
+            vec4 w[AT_ONCE];
+            [[unroll]] for (int s = 0; s < int(AT_ONCE); s++) w[s] = uintBitsToFloat(slabs4[slab].w[base + (i + s) * 32]);
+            add_quads(w, i, first);
         }
         [[unroll]] for (int t = 0; t < int(EACH); t++)
             if (first + t < push.n) ws.f[TOPK.ws_logits + ((first + t) * LOGIT_PARTS + part) * TOPK.ld_logits + gl_WorkGroupID.y * 32 + row] = acc[t];

@@ -13,6 +13,9 @@ layout(constant_id = 12) const uint GROUPS = 1;
 layout(constant_id = 13) const uint GROUPS_USED = 1;
 layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as good as its best */
 
+#ifndef KEYS_AT_ONCE
+#  define KEYS_AT_ONCE 4             /* times four: divides KEYS4 */
+#endif
 #ifndef LOGIT_PARTS
 #  define LOGIT_PARTS 1              /* of moe_logits, to be added up */
 #endif
@@ -56,7 +59,8 @@ void add_parts(uint logits) {
         sync();
         for (uint e = lane; e < EXPERTS; e += lanes) {
             float sum = first == 0 ? 0.0 : logits_of[e / 4][e % 4];
-            for (uint part = 0; part < some; part++) sum += part_of[part * QUADS + e / 4][e % 4];
+            [[dont_unroll]] for (uint part = 0; part < some; part += 8)      /* Intel's compiler would fetch all at once, and spill */
+                [[unroll]] for (uint j = 0; j < 8; j++) if (part + j < some) sum += part_of[(part + j) * QUADS + e / 4][e % 4];
             logits_of[e / 4][e % 4] = sum;
         }
         sync();
@@ -116,8 +120,8 @@ void route(uint t, uint slot, uint n_used) {
     if (!KEY_IS_LOGIT) decide(highest, sum);
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint mine = key(e), place = 0;
-        for (uint i = 0; i < KEYS4; i += 4)                  /* four loads at a time */
-            [[unroll]] for (uint j = 0; j < 4; j++) {
+        for (uint i = 0; i < KEYS4; i += KEYS_AT_ONCE)       /* four loads at a time */
+            [[unroll]] for (uint j = 0; j < KEYS_AT_ONCE; j++) {
                 uvec4 k = keys[i + j];
                 uint least = mine + uint(i + j >= e / 4);    /* that beats it: from there on a larger key, before it an equal one does, too */
                 place += uint(k.x >= least) + uint(k.y >= least) + uint(k.z >= least) + uint(k.w >= least);

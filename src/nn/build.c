@@ -25,6 +25,8 @@ uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes)
 
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { return lanes_for(b->shape.reduce_lanes, iterations); }
 
+bool vkm_holds_many(const struct vkm_build *b) { const struct vkm_caps *caps = vkm_device_caps(b->device); return caps->coopmat && caps->matrix.m >= 16; }
+
 /* Shared memory of splits.glsl */
 static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t n_tile) { return (splits - 1) * (n_tile < 2 ? n_tile : 2) * s->rows_per_lane * s->lanes; }
 
@@ -36,6 +38,7 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 #define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
+#define SPLITS_INTEGRATED 16u        /* fewer lanes to fill; and Adreno's and Apple's compilers spill up to 81 registers in workgroups of 512 and 1,024 */
 #define SPLITS_OF_ONE 32u            /* experts' f16 and f32 blocks that are a lane's each, if so few: down of qwen3-30b in F16 14.4 us, 16.7 with 8 lanes for 24 blocks; in Q4_K 11.1 and 10.2 */
 #define WIDE_BYTES 64u               /* of such a block */
 static bool is_wide_type(const struct vkm_weight *w) { return w->type && vkm_type_panel_bytes(w->type, 8) >= 8ull * VKM_PANEL * WIDE_BYTES; }
@@ -78,7 +81,7 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     uint32_t most = 256;
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = 16;                                      /* a panel: small workgroups, of which there are many with one token */
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = SPLITS_MOST, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = caps->type == VKM_TYPE_DISCRETE ? SPLITS_MOST : SPLITS_INTEGRATED, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
                             .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
     vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
@@ -285,7 +288,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
     bool normed = epilogue & VKM_EPILOGUE_NORMED, row = normed || (tier == VKM_TIER_INT8DOT && quantises(b, w, n_tile));
-    const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed, w->kb};
+    const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed ? 1 | (vkm_holds_many(b) ? 2 : 0) : 0, w->kb};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
@@ -454,7 +457,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0};
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0, vkm_holds_many(b) ? 8 : 2};
     return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
@@ -476,7 +479,7 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once. 16 loads: 31 us instead of 33 on an H200, and Intel's compiler spills 66 registers */
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads};
+    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = vkm_holds_many(b) ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once. 16 loads: 31 us instead of 33 on an H200, and Intel's compiler spills 66 registers */
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads, quads};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

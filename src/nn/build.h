@@ -110,6 +110,8 @@ void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
 /* REDUCE_SHARED of reduce.glsl for so many lanes: 1 where they are known to be one subgroup */
 uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
+/* Whether compilers have registers for dozens of values that are on their way to a lane. Those for devices with matrices of 16 rows (AMD, NVIDIA) do; Intel's and Adreno's spill up to 200. */
+bool vkm_holds_many(const struct vkm_build *b);
 /* Loop iterations of an attention lane over a context, for drivers that bound them */
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 
