@@ -6,7 +6,7 @@
  * below 6e-5 they lose precision, below 3e-8 they are 0. 4-bit quants are dequantised in f16, scale and minimum being rounded to it, too: half the instructions.
  * A token's sums do not depend on its neighbours, but they are not those of matmul.glsl, which small tiles get.
  * Matrices have no element coordinates, so sums go through shared memory, some tokens at a time, to bias, activation and routing weight.
- * H200, gate|up of Mixtral in F16 with 4,096 tokens: 259 TFLOP/s of 603 that bench_matrix reaches, 214 with a branch at each tile of tokens (which makes tiles of 64 faster: 89 us instead of 118 for
+ * H200, gate|up of Mixtral in F16 with 4,096 tokens: 280 TFLOP/s of 603 that bench_matrix reaches, 259 before tiles came in groups (AHEAD), 214 with a branch at each tile of tokens (which makes tiles of 64 faster: 89 us instead of 118 for
  * 5,120 x 2,048 with 512 tokens). With everything at hand and no barriers the products alone reach 435 in a program of their own, with barriers 381, the loads alone 261: neither hides behind the other
  * for want of registers and, at 48 KiB, shared memory. Slower or no gain: two buffers (162 there), matrices of 16x8x16 (167), no fetching ahead (180), straight from memory (57), fragments of the next
  * columns ahead (217 for 217), eight subgroups (264 there, but half the speed here), weights as the first operand (+4 % in tiles of 128 tokens, -25 % of 64), NV_cooperative_matrix2 (276 at best), chunks looked

@@ -479,7 +479,7 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = vkm_holds_many(b) ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once. 16 loads: 31 us instead of 33 on an H200, and Intel's compiler spills 66 registers */
+    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = vkm_holds_many(b) ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
     const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads, quads};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

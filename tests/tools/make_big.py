@@ -56,6 +56,18 @@ def type_rule(wanted, mix, n_layer):
     return type_of
 
 
+def once(make):
+    """The same numbers for every tensor of a shape, spread and type."""
+    made = {}
+
+    def again(rng, shape, spread, kind):
+        key = (tuple(shape), float(spread), kind)
+        if key not in made:
+            made[key] = make(rng, shape, spread, kind)
+        return made[key]
+    return again
+
+
 def main():
     kinds = [t.name for t in moe_model.TYPES]
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,8 +76,11 @@ def main():
     p.add_argument("--type", choices=kinds, default="Q4_K", help="default: Q4_K")
     p.add_argument("--mix", action="store_true", help="as in Q4_K_M: Q6_K for the output and for attn_v and ffn_down of half the layers")
     p.add_argument("--layers", type=int, help="fewer layers than the model has")
+    p.add_argument("--same-layers", action="store_true", help="all layers have the same numbers: written as fast as the disk takes them")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
+    if args.same_layers:
+        moe_model.random_tensor, moe_model.random_blocks = once(moe_model.random_tensor), once(moe_model.random_blocks)
 
     config, vocabulary = PRESETS[args.preset]
     config = replace(config, n_layer=args.layers or config.n_layer)
