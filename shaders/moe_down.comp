@@ -1,7 +1,7 @@
 #version 450
 /* y[slot] = weight[slot] * (W_down h[row] + bias), without the weight where x had it (WEIGHT_FIRST): each expert's part of a token's output, in the order of slots (token, choice), for combine_norm to add in fixed order;
  * or, of a single token (ADDED), for the last of the workgroups that have rows of a panel, which adds them to the residual stream in that same order: a step less to wait for.
- * Tiles as in moe_gate_up. No atomics: a slot is written by one tile. Reference: tests/reference/model.c */
+ * Tiles as in moe_gate_up. Nothing is summed by atomics: a slot is written by one tile. Reference: tests/reference/model.c */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"

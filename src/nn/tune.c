@@ -221,7 +221,7 @@ bool vkm_tiles_fit(const struct vkm_tuning *tuning, const struct vkm_weight *con
 
 /* ---------------------------------------------------------------- the file */
 
-#define VERSION 5
+#define VERSION 6
 
 struct header {
     char magic[8];
