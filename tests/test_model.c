@@ -512,7 +512,11 @@ Test(bits, single_tokens_of_a_gpu)
 {
     FIRST_DRIVER_ONLY();
     check_single_tokens("gather", REF_F32, 72, 3, 0, NMSE_F16);
-    if (full()) check_single_tokens("baseline", REF_F32, 72, 3, 0, NMSE_F16);
+}
+Test(bits, single_tokens_of_other_gpus)
+{
+    FULL_ONLY();
+    check_single_tokens("baseline", REF_F32, 72, 3, 0, NMSE_F16);
     check_single_tokens("gather,int8dot", REF_Q8_0, 8, 8, 0.1, NMSE_INT8DOT);
 }
 
