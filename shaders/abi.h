@@ -38,7 +38,7 @@ struct vkm_push_matmul {
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
     uint tab_norm, width;       /* linear of a single token whose norm it makes itself (NORMED): x is the residual stream */
     float eps;
-    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD; ws_arrived: a word a panel, 0 between passes (moe_down) */
+    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream); ws_arrived: a word a panel, 0 between passes */
     float residual;
 };
 

@@ -35,7 +35,12 @@ float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fff
 /* Of row e of the router */
 float logit(uint logits, uint e) {
     float sum = ws.f[logits + e];
-    for (uint part = 1; part < LOGIT_PARTS; part++) sum += ws.f[logits + part * TOPK.ld_logits + e];
+    if (LOGIT_PARTS == 1) return sum;          /* a loop of no rounds is compiled all the same */
+    for (uint first = 1; first < LOGIT_PARTS; first += 8) {
+        float part[8];
+        [[unroll]] for (int i = 0; i < 8; i++) part[i] = ws.f[logits + min(first + i, LOGIT_PARTS - 1) * TOPK.ld_logits + e];
+        [[unroll]] for (int i = 0; i < 8; i++) if (first + i < LOGIT_PARTS) sum += part[i];
+    }
     return sum;
 }
 

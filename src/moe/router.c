@@ -122,7 +122,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
     if (norm) vkm_reads_part(b, &step, norm->x, norm->width, 1), vkm_writes(b, &step, x, 1);
     else      vkm_reads(b, &step, x, n);
     vkm_writes(b, &step, s->logit_parts, n * parts);
-    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS, (norm ? 1 : 0) | (vkm_holds_many(b) ? 2 : 0), norm ? w->kb : 0};
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS, (norm ? 1 : 0) | (b->shape.holds_many ? 2 : 0), norm ? w->kb : 0};
     return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_router");
 }
 

@@ -130,7 +130,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         const uint32_t lanes = p.coop * caps->subgroup_size, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
         return vkm_build_step_of(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
     }
-    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU, many = vkm_holds_many(b);
+    bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU, many = b->shape.holds_many;
     const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
                              gpu ? 16 : 8, many ? 8 : 4, p.parts};
     uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */

@@ -25,8 +25,6 @@ uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes)
 
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations) { return lanes_for(b->shape.reduce_lanes, iterations); }
 
-bool vkm_holds_many(const struct vkm_build *b) { const struct vkm_caps *caps = vkm_device_caps(b->device); return caps->coopmat && caps->matrix.m >= 16; }
-
 /* Shared memory of splits.glsl */
 static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t n_tile) { return (splits - 1) * (n_tile < 2 ? n_tile : 2) * s->rows_per_lane * s->lanes; }
 
@@ -172,6 +170,7 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     choose_lanes(caps, s);
     choose_matrix(caps, s);
+    s->holds_many = caps->coopmat && caps->matrix.m >= 16;
 }
 
 vkm_result vkm_build_step_of(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
@@ -288,7 +287,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
     uint32_t splits = vkm_shape_splits(s, w), parts = split_words(s, splits, n_tile);
     bool normed = epilogue & VKM_EPILOGUE_NORMED, row = normed || (tier == VKM_TIER_INT8DOT && quantises(b, w, n_tile));
-    const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed ? 1 | (vkm_holds_many(b) ? 2 : 0) : 0, w->kb};
+    const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed ? 1 | (b->shape.holds_many ? 2 : 0) : 0, w->kb};
     char name[32];
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
     if (tier == VKM_TIER_COOPMAT) {
@@ -362,8 +361,7 @@ bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_by
     return is_wide(b, width) && NORM_SHARED(vkm_div_up(width, 32)) + shared_bytes <= vkm_device_caps(b->device)->shared_bytes;
 }
 
-/* One token's tile is of one row, and a workgroup has no more than a panel. */
-static bool is_single(const struct vkm_build *b, const struct vkm_weight *w)
+bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w)
 {
     uint8_t tile_from[VKM_TILE_CLASSES];
     if (b->shape.scalar_loads || b->shape.splits == 1 || panels_of(&b->shape, 1) != 1 || w->glu) return false;
@@ -371,12 +369,10 @@ static bool is_single(const struct vkm_build *b, const struct vkm_weight *w)
     return vkm_tile_class(tile_from, 1) == 0;
 }
 
-bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w) { return is_single(b, w); }
-
 bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w)
 {
     bool dot = matmul_tier(b, "linear", w, 1) == VKM_TIER_INT8DOT;
-    return w->n_panels <= ROW_PANELS && is_single(b, w) && (!dot || quantises(b, w, 1)) &&
+    return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w) && (!dot || quantises(b, w, 1)) &&
            vkm_norm_fits(b, w->cols, (dot ? ROW_SHARED(w->kb) : 0) + split_words(&b->shape, vkm_shape_splits(&b->shape, w), 1) * 4);
 }
 
@@ -457,7 +453,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     if (c->out_rows.rows) { vkm_reads(b, &s, c->out_rows, n); vkm_reads(b, &s, c->out, c->out.rows); vkm_writes(b, &s, c->out, c->out.rows); }   /* other rows stay */
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
-    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0, vkm_holds_many(b) ? 8 : 2};
+    const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0, b->shape.holds_many ? 8 : 2};
     return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
@@ -479,7 +475,7 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = vkm_holds_many(b) ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
+    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = b->shape.holds_many ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
     const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads, quads};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }

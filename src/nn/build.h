@@ -59,6 +59,7 @@ struct vkm_shape {
     uint32_t reduce_lanes, wide_lanes;       /* norm, router, rope; norms of wide rows at most, 0: as the others */
     uint32_t sample_lanes, few_rows;         /* few_rows: tokens that moe_topk sorts itself at most; 0: as many as it can */
     uint32_t attention_lanes, attention_rows, attention_parts;   /* local_size_x, NQ, PARTS at most */
+    bool holds_many;                         /* compilers have registers for dozens of values that are on their way to a lane: those for devices with matrices of 16 rows (AMD, NVIDIA) do; Intel's and Adreno's spill up to 200 */
 };
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
 /* Tiles of at most `most` tokens (4 to 16; up to 128 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
@@ -110,8 +111,6 @@ void vkm_writes_words(struct vkm_build *b, struct vkm_step *s, uint32_t at, uint
 uint32_t vkm_reduce_lanes(const struct vkm_build *b, uint64_t iterations);
 /* REDUCE_SHARED of reduce.glsl for so many lanes: 1 where they are known to be one subgroup */
 uint32_t vkm_reduce_shared(const struct vkm_build *b, uint32_t lanes);
-/* Whether compilers have registers for dozens of values that are on their way to a lane. Those for devices with matrices of 16 rows (AMD, NVIDIA) do; Intel's and Adreno's spill up to 200. */
-bool vkm_holds_many(const struct vkm_build *b);
 /* Loop iterations of an attention lane over a context, for drivers that bound them */
 uint64_t vkm_attention_iterations(uint32_t head, uint32_t n_ctx);
 
@@ -149,7 +148,7 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
 bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w);
 /* The same of any kernel that has shared_bytes of shared memory besides. */
 bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_bytes);
-/* Whether a single token's y can be added to the residual stream by what makes it. */
+/* Whether a single token's y can be added to the residual stream by what makes it: its tile is of one row, and a workgroup has no more than a panel. */
 bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w);
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
 vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale);
