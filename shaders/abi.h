@@ -27,7 +27,7 @@ struct vkm_push_matmul {
     uint tab_weight, n_chunks, chunk_panels, n_panels;
     uint kb;                    /* blocks of 32 columns */
     uint rows;                  /* valid outputs: rows of W, or features of a gate|up pair */
-    uint n;                     /* tokens (linear) */
+    uint n;                     /* tokens (linear), or slots */
     uint first;                 /* first token of this dispatch (linear) */
     uint ws_x, ld_x, ws_y, ld_y;
     uint tab_bias;              /* [experts][rows], of pairs [experts][2][rows]; or VKM_NONE */
@@ -38,7 +38,7 @@ struct vkm_push_matmul {
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
     uint tab_norm, width;       /* linear of a single token whose norm it makes itself (NORMED): x is the residual stream */
     float eps;
-    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream); ws_arrived: a word a panel, 0 between passes */
+    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream), rows ld_y apart; ws_arrived: a word a panel, 0 between passes */
     float residual;
 };
 
@@ -48,7 +48,7 @@ struct vkm_push_matmul {
 #define VKM_EPILOGUE_BIASED 16          /* pairs have biases (rows do where tab_bias says so) */
 #define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
 #define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
-#define VKM_EPILOGUE_ADD 128            /* of a single token: residual * y (linear), or that of the sum of all slots (moe_down), is added to the residual stream */
+#define VKM_EPILOGUE_ADD 128            /* residual * y (linear), or that of the sum of a token's slots (moe_down), is added to the residual stream; not of cooperative matrices */
 #define VKM_EPILOGUE_HALVES 512         /* cooperative matrices: y is f16, VKM_HALVED_WORDS a row */
 #define VKM_EPILOGUE_NORMED 256         /* linear: tab_norm, width, eps; also a constant of its own */
 #define VKM_ACT_SILU 0
@@ -126,12 +126,12 @@ struct vkm_push_moe_topk {
     uint group_panels;                   /* of a workgroup, by class, four bits each */
     uint tab_bias;                       /* selection bias [n_expert], where the kernel's BIAS says so */
 };
-/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: a word that is 0 between passes.
- * NORMED: x is the residual stream of a single token, whose norm is made here and goes to ws_xn */
+/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: VKM_FEW_ROWS + 1 words that are 0 between passes.
+ * NORMED: x is the residual stream, whose norm is made here and goes to ws_xn */
 struct vkm_push_moe_logits {
     VKM_STRUCT vkm_push_moe_topk topk;
-    uint tab_weight, kb, n, ws_x, ld_x, ws_arrived;
-    uint tab_norm, width, ws_xn;
+    uint tab_weight, kb, ws_x, ld_x, ws_arrived;
+    uint tab_norm, width, ws_xn, ld_xn;
     float eps;
 };
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */

@@ -16,7 +16,7 @@ float added(uint t, uint x, uint y, float gate, uint i) {
     float sum = 0.0;
     for (uint j = 0; j < push.n_add; j++) sum += ws.f[y + j * push.ld_y + i];
     if (push.ws_shared != VKM_NONE) sum += gate * ws.f[push.ws_shared + t * push.ld_shared + i];
-    return ws.f[x + i] + push.scale * sum;
+    return fma(push.scale, sum, ws.f[x + i]);
 }
 
 /* The same of all columns of a lane: everything is read, ROWS rows at a time, before anything is written, for a load behind a store would wait for it. Offsets of vec4. */

@@ -22,9 +22,7 @@ void norm(uint t) {
     uint x = push.ws_x + t * push.ld_x, y = push.ws_y + t * push.ld_y, o = push.ws_xn + t * push.ld_xn;
     float squares = 0.0;
     for (uint i = lane; i < push.width; i += lanes) {
-        float v = ws.f[x + i], sum = 0.0;
-        sum += ws.f[y + i];
-        v += push.residual * sum;
+        float v = fma(push.residual, ws.f[y + i], ws.f[x + i]);
         ws.f[x + i] = v;
         squares += v * v;
     }

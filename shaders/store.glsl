@@ -61,7 +61,7 @@ void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
 bool has_sums() { return gl_LocalInvocationID.y == 0; }
 #endif
 
-/* What a row of y becomes. ADDED (a single token, rows of a panel): in linear it is added to y, which is the residual stream and was `had` before; in moe_down other workgroups read it. */
+/* What a row of y becomes. ADDED: in linear it is added to y, which is the residual stream and was `had` before; in moe_down other workgroups read it. */
 #ifdef ADDS_SLOTS
 layout(set = 0, binding = 1) coherent buffer WorkspaceC { float f[]; } wsc;
 void put(uint at, float v, float had) { if (ADDED) wsc.f[at] = v; else ws.f[at] = v; }
@@ -71,11 +71,10 @@ void put(uint at, float v, float had) { ws.f[at] = ADDED ? fma(push.residual, v,
 float had_before(uint at) { return ADDED ? ws.f[at] : 0.0; }
 #endif
 
-/* Fetched before there are sums, so that nothing waits for it then. */
+/* Of a single token fetched before there are sums, so that nothing waits for it then; of more NVK's compiler would spill. */
 float had[RPL];
 void fetch_before(uint panel, uint row, uint y) {
-    if (ADDED)
-        [[unroll]] for (int r = 0; r < int(RPL); r++) had[r] = had_before(y + min(panel * 32 + row + r * LANES, push.ld_y - 1));
+    [[unroll]] for (int r = 0; r < int(RPL); r++) had[r] = had_before(y + min(panel * 32 + row + r * LANES, push.ld_y - 1));
 }
 
 /* Writes token t's sums of this lane to the row of y at word offset `y`. */
@@ -91,7 +90,7 @@ void store_rows(int t, uint e, uint panel, uint row, uint y, float scale) {
     [[unroll]] for (int r = 0; r < int(RPL); r++) {
         uint i = panel * 32 + row + r * LANES;
         float v = finish_row(e, i, acc[t * RPL + r], scale);
-        if (i < push.ld_y) put(y + i, i < push.rows ? v : 0.0, had[r]);
+        if (i < push.ld_y) put(y + i, i < push.rows ? v : 0.0, NT == 1 ? had[r] : had_before(y + i));
     }
 }
 #endif

@@ -24,7 +24,7 @@ void run_tile(uint expert, uint n) {
     [[unroll]] for (int t = 0; t < int(NT); t++) x[t] = input_row(min(t, n - 1));
     uint panel, row;
     if (!locate(panel, row)) return;
-    if (ADDED) {
+    if (ADDED && NT == 1) {
         float scale;
         fetch_before(panel, row, output_row(0, scale));
     }

@@ -182,7 +182,7 @@ static void check_sorted(const struct bench *t, const struct given *g, const str
 {
     const uint32_t *ids = t->words + r->s.ids.at, *perm = t->words + r->s.perm.at;
     static const uint32_t sizes[] = VKM_TILE_SIZES;
-    uint32_t rows[1024] = {0}, next[1024], kept = 0, tiled = 0, pieces = vkm_moe_pieces(&t->build, &r->m, &r->p);
+    uint32_t rows[1024] = {0}, next[1024], kept = 0, tiled = 0, pieces = vkm_moe_pieces(&t->build, &r->m, &r->s, &r->p);
     cr_assert_eq(pieces, 1);
     for (uint32_t s = 0; s < r->slots; s++) if (ids[s] != VKM_ROUTER_DROPPED) rows[ids[s]]++, kept++;
     for (uint32_t e = 0, at = 0; e < g->n_expert; at += rows[e++]) next[e] = at;

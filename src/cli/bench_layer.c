@@ -128,8 +128,8 @@ static vkm_result build_layer(struct layer *l, const struct planned *p, uint32_t
     x.at += i * n * x.ld;
     struct vkm_combine norm = {.x = x, .width = m->n_embd, .y = p->zero, .n_add = 1, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};
     const struct vkm_residual residual = {s->x, 1, s->moe.arrived.at};
-    bool adds = n == 1 && vkm_moe_adds(&b, m, &s->moe);
-    if (n == 1 && vkm_moe_norms(&b, m, &s->moe, &norm)) norm.n_add = 0;      /* attention would have added to x */
+    bool adds = vkm_moe_adds(&b, m, &s->moe, n);
+    if (vkm_moe_norms(&b, m, &s->moe, &norm, n)) norm.n_add = 0;      /* attention would have added to x */
     TRY(vkm_moe_steps(&b, m, &s->moe, &norm, adds ? &residual : NULL, s->xn, n));
     if (adds) return VKM_OK;
     struct vkm_combine c = {.x = s->x, .width = m->n_embd, .y = s->moe.y, .n_add = m->n_used, .tab_norm = l->plan.tab_norm, .out = s->xn, .scale = 1, .eps = 1e-6f};

@@ -65,8 +65,8 @@ static vkm_result attention(struct vkm_build *b, struct vkm_session *s, uint32_t
     return vkm_linear_finish(b, "attn_output", &y->o, &e, w->attention, w->moe.y, n);
 }
 
-/* Everything up to the residual stream after the last layer. A layer's second combine_norm already makes the next layer's normed input; of a single token on a GPU norms and additions are done
- * by the steps around them, as far as these can: what they wait for costs more than what they do. */
+/* Everything up to the residual stream after the last layer. A layer's second combine_norm already makes the next layer's normed input; of few tokens on a GPU norms and additions are done
+ * by the steps around them, as far as these can (of a single one all of them): what they wait for costs more than what they do. */
 static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, bool one_sequence)
 {
     const struct vkm_model *m = s->model;
@@ -84,7 +84,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
         c.out = w->xn;
-        bool router_norms = n == 1 && vkm_matmul_adds(b, &y->o) && vkm_moe_norms(b, &y->moe, &w->moe, &c), experts_add = n == 1 && vkm_moe_adds(b, &y->moe, &w->moe);
+        bool router_norms = vkm_linear_adds(b, &y->o, n) && vkm_moe_norms(b, &y->moe, &w->moe, &c, n), experts_add = vkm_moe_adds(b, &y->moe, &w->moe, n);
         TRY(attention(b, s, i, n, one_sequence, router_norms ? &residual : NULL));
         if (router_norms) c.n_add = 0;
         TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, experts_add ? &residual : NULL, w->xn, n));
@@ -94,7 +94,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         if (y->moe.shared_gated) c.gate = w->moe.gate;
         if (i + 1 < h->n_layer && !projections_norm(b, &m->layers[i + 1], n)) c.tab_norm = m->layers[i + 1].tab_attn_norm;
         else c.out = (struct vkm_region){0};
-        if (c.n_add || c.out.rows) TRY(vkm_combine_norm(b, "moe_combine", &c, 0, n));
+        if (c.n_add || c.out.rows) TRY(vkm_combine_norm(b, c.n_add ? "moe_combine" : "attn_norm", &c, 0, n));
     }
     b->layer = -1;
     return VKM_OK;

@@ -35,7 +35,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
     uint8_t tile_from[VKM_TILE_CLASSES];
     vkm_moe_tiles(b, m, p, tile_from);
     uint32_t slots = p->n * p->k, groups;
-    uint32_t pieces = vkm_moe_pieces(b, m, p), piece_tiles = p->direct ? p->k : vkm_div_up(vkm_moe_tiles_max(tile_from, p->n, p->k, m->n_expert), pieces);
+    uint32_t pieces = vkm_moe_pieces(b, m, s, p), piece_tiles = p->direct ? p->k : vkm_div_up(vkm_moe_tiles_max(tile_from, p->n, p->k, m->n_expert), pieces);
     uint64_t touched = slots < m->n_expert ? slots : m->n_expert;
     bool halves = halves_between(b, m, p);
     struct vkm_region *between = is_down ? &x : &y;
@@ -64,7 +64,7 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
         if (e->residual) {
             const struct vkm_region arrived = {e->residual->ws_arrived, w->n_panels, 1};
             vkm_reads(b, &step, y, slots);
-            vkm_reads_part(b, &step, e->residual->x, w->rows, 1); vkm_writes_part(b, &step, e->residual->x, w->rows, 1);
+            vkm_reads_part(b, &step, e->residual->x, w->rows, p->n); vkm_writes_part(b, &step, e->residual->x, w->rows, p->n);
             vkm_reads(b, &step, arrived, 1); vkm_writes(b, &step, arrived, 1);
         }
         if (!p->direct) vkm_reads(b, &step, y, slots);       /* each dispatch writes its rows and leaves the others */

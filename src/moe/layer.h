@@ -31,7 +31,7 @@ static inline const struct vkm_weight *vkm_moe_first(const struct vkm_moe *m) { 
 struct vkm_moe_space {
     struct vkm_region logits;                    /* [B][n_expert + 1] */
     struct vkm_region logit_parts;               /* [VKM_FEW_ROWS * parts][n_expert + 1] */
-    struct vkm_region arrived;                   /* [1][n_embd / 32] 0 between steps; rows 0: nobody sees to that */
+    struct vkm_region arrived;                   /* [1][n_embd / 32, or VKM_FEW_ROWS + 1] 0 between steps; rows 0: nobody sees to that */
     struct vkm_region ids, weights;              /* [B][k]; an id may be VKM_ROUTER_DROPPED */
     struct vkm_region gate;                      /* [B][1] */
     struct vkm_region counts, perm, tiles, args; /* words */
@@ -43,7 +43,7 @@ struct vkm_moe_space {
 struct vkm_moe_widths { uint32_t n_embd, n_ff, n_ff_shared; bool apart, shared_apart; };   /* n_ff_shared 0: no shared expert; apart: gate and up of unlike types */
 /* The experts' regions (h, y, those of the shared expert) for up to n tokens, whose experts have `slots` rows together, from word *words on. */
 void vkm_moe_experts_place(const struct vkm_moe_widths *w, uint32_t n, uint64_t slots, uint64_t *words, struct vkm_moe_space *s);
-/* Up to so many tokens have no steps for sorting: moe_topk does that. */
+/* Up to so many tokens have no steps for sorting: moe_topk does that (and, where it can, moe_logits up to VKM_FEW_ROWS). */
 uint32_t vkm_moe_few_rows(uint32_t n_expert);
 /* Lanes of moe_topk; the same for any number of tokens, since they add up its sums */
 uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert);
@@ -55,11 +55,11 @@ uint32_t vkm_moe_tiles_max(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n
 /* norm: the step that adds to the residual stream and makes x of it, which may become part of the router's; NULL if x is there.
  * From x [n][n_embd] (normed) to y [n k][n_embd], weighted, in slot order, and shared_y; the caller adds them up with combine_norm. 4 steps for one token and norm (5 where the router has many rows and there is no `arrived`); for few two
  * more for each tile size beyond the first (1, 4, 8 rows), which wait for the same; for many also two for sorting. Plus 2 for a shared expert.
- * residual: of a single token where vkm_moe_adds: y is added to it instead; else NULL. */
+ * residual: where vkm_moe_adds: y is added to it instead; else NULL. */
 vkm_result vkm_moe_steps(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, const struct vkm_residual *residual, struct vkm_region x, uint32_t n);
-/* Whether the router of a single token makes this norm itself, if it has nothing to add (n_add 0); and whether the experts can add to the residual stream. On a GPU that makes 3 steps of 5. */
-bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm);
-bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s);
+/* Whether the router of n tokens makes this norm itself, if it has nothing to add (n_add 0); and whether the experts can add to the residual stream. On a GPU that makes 3 steps of 5 (of a single token) to 8. */
+bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, uint32_t n);
+bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n);
 /* Adds to counts [n_expert], words of the workspace, how many of the n tokens' slots each expert got. One step, for behind the router's. */
 vkm_result vkm_moe_tally(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t ws_counts, uint32_t n);
 /* Its two halves: what says which expert has which rows, and the experts. */
@@ -75,6 +75,6 @@ struct vkm_moe_plan vkm_moe_plan(const struct vkm_moe *m, const struct vkm_moe_s
 vkm_result vkm_moe_combine(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, struct vkm_region out, uint32_t n);
 /* How the experts' rows are cut, and how many dispatches a class's tiles come in: the same for the router and the experts. */
 void vkm_moe_tiles(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p, uint8_t tile_from[VKM_TILE_CLASSES]);
-uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p);
+uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_moe_plan *p);
 
 #endif

@@ -41,7 +41,7 @@ uint32_t vkm_moe_few_rows(uint32_t n_expert)
     return n < 1 ? 1 : n < VKM_FEW_ROWS ? n : VKM_FEW_ROWS;
 }
 
-/* On a GPU a workgroup for each token, and the steps that sort, are faster from a few tokens on. */
+/* On a GPU a workgroup for each token, and the steps that sort, are faster from a few tokens on than one workgroup for all. */
 static uint32_t few_rows(const struct vkm_build *b, const struct vkm_moe *m)
 {
     uint32_t n = vkm_moe_few_rows(m->n_expert);
@@ -61,12 +61,18 @@ static bool has_parts(const struct vkm_build *b, const struct vkm_moe *m, const 
     return !s->router.statistics.rows && in_parts(&b->shape, m) && n <= VKM_FEW_ROWS && lanes % VKM_PANEL == 0 && parts % (lanes / VKM_PANEL) == 0;
 }
 
+/* Whether workgroups of the router choose, each of a token, and sort. */
+static bool joins(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n) { return s->arrived.rows && has_parts(b, m, s, n); }
+
+/* Whether sorting takes no steps of its own. */
+static bool is_few(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n) { return n <= few_rows(b, m) || joins(b, m, s, n); }
+
 /* What top-k of n tokens writes. */
 static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
 {
     const struct vkm_weight *up = vkm_moe_first(m);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    bool few = n <= few_rows(b, m);
+    bool few = is_few(b, m, s, n);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, step, s->gate, n);
@@ -101,28 +107,27 @@ static uint32_t rule_spec(const struct vkm_moe *m, uint32_t n, uint32_t spec[SPE
     return n;
 }
 
-/* chosen: whether that includes top-k. norm: of a single token, which is made here; or NULL. */
-static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n, bool *chosen)
+/* And top-k, if it joins them. norm: is made here, too; or NULL. */
+static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, struct vkm_region x, uint32_t n)
 {
     const struct vkm_weight *w = &m->router;
     const uint32_t parts = vkm_shape_splits(&b->shape, w), lanes = vkm_moe_topk_lanes(b, m->n_expert);
-    struct vkm_step step = {.groups = {parts / (lanes / VKM_PANEL), w->n_panels, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
+    struct vkm_step step = {.groups = {parts / (lanes / VKM_PANEL), w->n_panels, n}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
                             .flops = 2ull * n * w->cols * w->rows};
-    struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .n = n, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
-    *chosen = s->arrived.rows && n <= few_rows(b, m);
-    if (*chosen) {
+    struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
+    if (joins(b, m, s, n)) {
         push.topk = choose(b, m, s, n, &step);
         vkm_reads(b, &step, s->logit_parts, n * parts);
         vkm_reads(b, &step, s->arrived, 1);
         vkm_writes(b, &step, s->arrived, 1);
     }
     push.topk.ws_logits = s->logit_parts.at, push.topk.ld_logits = s->logit_parts.ld;
-    if (norm) push.ws_x = norm->x.at, push.tab_norm = norm->tab_norm, push.width = norm->width, push.eps = norm->eps, push.ws_xn = x.at;
+    if (norm) push.ws_x = norm->x.at, push.ld_x = norm->x.ld, push.tab_norm = norm->tab_norm, push.width = norm->width, push.eps = norm->eps, push.ws_xn = x.at, push.ld_xn = x.ld;
     VKM_STEP_PUSH(step, push);
-    if (norm) vkm_reads_part(b, &step, norm->x, norm->width, 1), vkm_writes(b, &step, x, 1);
+    if (norm) vkm_reads_part(b, &step, norm->x, norm->width, n), vkm_writes(b, &step, x, n);
     else      vkm_reads(b, &step, x, n);
     vkm_writes(b, &step, s->logit_parts, n * parts);
-    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, n == 1 ? 1 : VKM_FEW_ROWS, (norm ? 1 : 0) | (b->shape.holds_many ? 2 : 0), norm ? w->kb : 0};
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, 0, (norm ? 1 : 0) | (b->shape.holds_many ? 2 : 0), norm ? w->kb : 0};
     return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_router");
 }
 
@@ -159,15 +164,18 @@ static uint32_t topk_shared_bytes(const struct vkm_build *b, uint32_t n_expert)
     return (parts + quads) * 16 + vkm_div_up(n_expert, 16) * 64 + n_expert * 8 + VKM_FEW_ROWS * 32 * 8 + 256 + vkm_moe_topk_lanes(b, n_expert) * 4;
 }
 
-bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm)
+bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, uint32_t n)
 {
-    return !(m->rule && m->rule->general) && s->arrived.rows && !routes(b, m, norm, 1) && has_parts(b, m, s, 1) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m->n_expert));
+    return !(m->rule && m->rule->general) && !routes(b, m, norm, n) && joins(b, m, s, n) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m->n_expert));
 }
 
-bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s)
+bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
-    const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, 1);
-    return p.direct && !(m->rule && m->rule->general) && !m->shared_down.type && s->arrived.rows && m->down.n_panels <= s->arrived.ld && vkm_matmul_adds(b, &m->down);
+    const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, n);
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    if (n > VKM_FEW_ROWS || !p.whole || (m->rule && m->rule->general) || m->shared_down.type || !s->arrived.rows || m->down.n_panels > s->arrived.ld) return false;
+    vkm_moe_tiles(b, m, &p, tile_from);
+    return vkm_matmul_adds(b, &m->down, tile_from, n);
 }
 
 static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *c, uint32_t n)
@@ -188,9 +196,9 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
-uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_plan *p)
+uint32_t vkm_moe_pieces(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_moe_plan *p)
 {
-    if (p->n <= few_rows(b, m)) return 1;
+    if (is_few(b, m, s, p->n)) return 1;
     const struct vkm_weight *w = vkm_moe_first(m);
     uint32_t pieces = vkm_program_pieces(b->device, 0, 2ull * p->n * p->k * w->cols * w->rows * (w->glu ? 2 : 1));
     return pieces < VKM_PIECES_MAX ? pieces : VKM_PIECES_MAX;
@@ -202,7 +210,7 @@ static vkm_result sort(struct vkm_build *b, const struct vkm_moe *m, const struc
     uint32_t slots = p->n * p->k, chunks = vkm_div_up(slots, VKM_SORT_CHUNK);
     struct vkm_push_moe_sort push = {.ws_ids = s->ids.at, .n_slots = slots, .n_expert = m->n_expert, .ws_counts = s->counts.at, .ws_perm = s->perm.at, .ws_tiles = s->tiles.at,
         .tiles_max = slots,
-        .pieces = vkm_moe_pieces(b, m, p), .ws_args = s->args.at,
+        .pieces = vkm_moe_pieces(b, m, s, p), .ws_args = s->args.at,
         .panels_up = up->n_panels, .panels_down = m->down.n_panels, .group_panels = vkm_shape_panels(&b->shape)};
     uint8_t tile_from[VKM_TILE_CLASSES];
     vkm_moe_tiles(b, m, p, tile_from);
@@ -236,14 +244,13 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
     if (norm && !general && routes(b, m, norm, n)) {
         TRY(route(b, m, s, norm, n));
     } else {
-        const struct vkm_combine *single = norm && n == 1 && norm->n_add == 0 && vkm_moe_norms(b, m, s, norm) ? norm : NULL;
-        if (norm && !single) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
-        bool chosen = false;
-        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, single, x, n, &chosen));
+        const struct vkm_combine *own = norm && norm->n_add == 0 && vkm_moe_norms(b, m, s, norm, n) ? norm : NULL;
+        if (norm && !own) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
+        if (!general && has_parts(b, m, s, n)) TRY(logit_parts(b, m, s, own, x, n));
         else if (m->router.type)            TRY(vkm_linear(b, "moe_router", &m->router, has_bias(m) ? m->rule->tab_logit_bias : VKM_NONE, x, s->logits, n));
         if (general) TRY(vkm_rule_route(b, m, s, &p, x, n));
-        else if (!chosen) TRY(topk(b, m, s, n));
+        else if (!joins(b, m, s, n)) TRY(topk(b, m, s, n));
     }
     if (m->rule) TRY(vkm_rule_watch(b, m, s, &p, n));
-    return general || n > few_rows(b, m) ? sort(b, m, s, &p) : VKM_OK;
+    return general || !is_few(b, m, s, n) ? sort(b, m, s, &p) : VKM_OK;
 }

@@ -144,7 +144,7 @@ static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
     s->matrix_tokens = tokens;
     if (!small || cpu) s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
     vkm_shape_tiles(s, tokens);
-    if (!cpu) s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
+    if (!cpu) s->tile_from[1] = 3, s->tile_from[2] = VKM_TILE_NEVER, s->tile_from[3] = 5;    /* H200, Q4_K: a tile of 4 costs 2.4 times one of 1, of 8 6.6 times, of 16 by matrices 1.6 times */
 }
 
 void vkm_shape_tiles(struct vkm_shape *s, uint32_t most)
@@ -324,8 +324,10 @@ static void cut_rows(const struct vkm_build *b, const struct vkm_weight *const *
 {
     struct vkm_shape s = b->shape;
     bool matrices = s.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN;
-    if (matrices)                                              /* their smallest tiles for fewer rows too */
-        for (uint32_t c = 0; tile_sizes[c] <= VKM_COOPMAT_ROWS; c++) s.tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
+        if (matrices && tile_sizes[c] <= VKM_COOPMAT_ROWS) s.tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;    /* their smallest tiles for fewer rows too */
+        if (!matrices && n <= VKM_FEW_ROWS && takes_matrices(&s, tile_sizes[c])) s.tile_from[c] = VKM_TILE_NEVER;                        /* one expert with all of them is rare, and matrices cannot add to the residual stream */
+    }
     if (limit < vkm_shape_tile_rows(&s)) vkm_shape_tiles(&s, limit);
     memcpy(tile_from, s.tile_from, sizeof s.tile_from);
     /* What tiles were measured to cost is of a device that is full: with few rows one tile of matrices may be all that a part of it has to do for long. */
@@ -361,18 +363,29 @@ bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_by
     return is_wide(b, width) && NORM_SHARED(vkm_div_up(width, 32)) + shared_bytes <= vkm_device_caps(b->device)->shared_bytes;
 }
 
-bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w)
+bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w, const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n)
+{
+    if (b->shape.scalar_loads || b->shape.splits == 1 || panels_of(&b->shape, 1) != 1 || w->glu) return false;
+    for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++)
+        if (tile_from[c] <= n && takes_matrices(&b->shape, tile_sizes[c])) return false;
+    return true;
+}
+
+static void cut_dense(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES]) { cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from); }
+
+bool vkm_linear_adds(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
     uint8_t tile_from[VKM_TILE_CLASSES];
-    if (b->shape.scalar_loads || b->shape.splits == 1 || panels_of(&b->shape, 1) != 1 || w->glu) return false;
-    cut_rows(b, &w, 1, 1, 1, 1, tile_limit(b, w, 1), tile_from);
-    return vkm_tile_class(tile_from, 1) == 0;
+    cut_dense(b, w, n, tile_from);
+    return vkm_matmul_adds(b, w, tile_from, n);
 }
 
 bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w)
 {
     bool dot = matmul_tier(b, "linear", w, 1) == VKM_TIER_INT8DOT;
-    return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w) && (!dot || quantises(b, w, 1)) &&
+    uint8_t tile_from[VKM_TILE_CLASSES];
+    cut_dense(b, w, 1, tile_from);
+    return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w, tile_from, 1) && vkm_tile_class(tile_from, 1) == 0 && (!dot || quantises(b, w, 1)) &&
            vkm_norm_fits(b, w->cols, (dot ? ROW_SHARED(w->kb) : 0) + split_words(&b->shape, vkm_shape_splits(&b->shape, w), 1) * 4);
 }
 
@@ -389,7 +402,7 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
     if (e->residual) y = e->residual->x;
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld;
     uint8_t tile_from[VKM_TILE_CLASSES];
-    cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from);
+    cut_dense(b, w, n, tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
         uint32_t left = n - first, c = vkm_tile_class(tile_from, left), size = tile_sizes[c];
         uint32_t tiles = (left - tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
@@ -400,7 +413,7 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
         VKM_STEP_PUSH(s, push);
         vkm_reads_words(b, &s, in.at + first * in.ld, rows * in.ld);
         vkm_writes_words(b, &s, y.at + first * y.ld, rows * y.ld);
-        if (e->residual) vkm_reads_words(b, &s, y.at, y.ld);
+        if (e->residual) vkm_reads_words(b, &s, y.at + first * y.ld, rows * y.ld);
         s.bytes = vkm_matmul_bytes(w) + (uint64_t)rows * (w->cols + w->rows) * 4;
         s.flops = 2ull * rows * w->cols * w->rows * (w->glu ? 2 : 1);
         TRY(vkm_matmul_step(b, "linear", w, size, epilogue, &s, label));

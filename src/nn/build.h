@@ -23,8 +23,8 @@ struct vkm_weight {
 /* A part of the workspace: rows of `ld` words. */
 struct vkm_region { uint32_t at, ld, rows; };
 
-/* What a single token's matmuls do besides, on a device where a step costs more than doing it in every workgroup: see vkm_linear_norms and vkm_matmul_adds. */
-struct vkm_norm { uint32_t tab, width; float eps; };            /* x is the residual stream, and is normed first */
+/* What few tokens' matmuls do besides, on a device where a step costs more than doing it in every workgroup: see vkm_linear_norms and vkm_matmul_adds. */
+struct vkm_norm { uint32_t tab, width; float eps; };            /* x is the residual stream, of a single token, and is normed first */
 struct vkm_residual { struct vkm_region x; float scale; uint32_t ws_arrived; };   /* x += scale * y. ws_arrived: of moe_down, a word a panel that is 0 between passes */
 
 /* What a matmul does with its sums (abi.h): activation, biases, routing weight. */
@@ -148,8 +148,10 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
 bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w);
 /* The same of any kernel that has shared_bytes of shared memory besides. */
 bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_bytes);
-/* Whether a single token's y can be added to the residual stream by what makes it: its tile is of one row, and a workgroup has no more than a panel. */
-bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w);
+/* Whether y of up to n rows, so cut into tiles, can be added to the residual stream by what makes it: no tile is of matrices, and a workgroup has no more than a panel. */
+bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w, const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t n);
+/* The same of linear. */
+bool vkm_linear_adds(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n);
 vkm_result vkm_linear(struct vkm_build *b, const char *label, const struct vkm_weight *w, uint32_t bias, struct vkm_region x, struct vkm_region y, uint32_t n);
 vkm_result vkm_embed(struct vkm_build *b, const struct vkm_weight *w, uint32_t ws_tokens, struct vkm_region x, uint32_t n_embd, uint32_t n, float scale);
 
