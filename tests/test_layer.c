@@ -327,6 +327,41 @@ Test(layer, tensor_types_of_every_kind)
     counted_close(&c);
 }
 
+/* With the shapes of a GPU few tokens are three steps: the router with top-k, and two matmuls, the second of which adds up what is its token's. Again and again, for it counts who is done. */
+Test(layer, few_tokens_as_on_a_gpu)
+{
+    FIRST_DRIVER_ONLY();
+    static const struct kind kind = {"as on a GPU", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 160, 48, 72, 3, VKM_FEW_ROWS + 1};
+    static const uint32_t tokens[] = {1, VKM_FEW_ROWS, 2, VKM_FEW_ROWS + 1, VKM_FEW_ROWS, 1};
+    struct counted c;
+    struct rig r;
+    vkm_error err = {0};
+    counted_open(&c, "gather");
+    make_weights(&r, &kind);
+    describe(&r);
+    struct vkm_caps caps = *vkm_device_caps(c.vkm);
+    struct vkm_shape shape;
+    caps.type = VKM_TYPE_DISCRETE;
+    caps.subgroup_size = 32;
+    vkm_shape_choose(&caps, &shape);
+    if (vkm_device_caps(c.vkm)->type == VKM_TYPE_CPU) vkm_shape_tiles(&shape, 4);
+    OK(vkm_moe_layer_make(c.vkm, &r.desc, &r.weights, &shape, &r.layer, &err));
+    for (size_t i = 0; i < VKM_COUNT(tokens); i++) {
+        check_tokens(&r, &c, tokens[i], NMSE_F32);
+        static const char *const few[] = {"moe_router", "moe_gate_up", "moe_down"};
+        const vkm_program *p = r.layer->program;
+        for (uint32_t k = 0; tokens[i] <= VKM_FEW_ROWS && k < vkm_program_step_count(p); k++) {
+            size_t j = 0;
+            while (j < VKM_COUNT(few) && strcmp(vkm_program_step(p, k)->label, few[j])) j++;
+            cr_expect_lt(j, VKM_COUNT(few), "%u tokens: %s is a step", tokens[i], vkm_program_step(p, k)->label);
+        }
+    }
+    OK(vkm_moe_layer_build(r.layer, 2, 0, &err));
+    OK(vkm_program_audit(r.layer->program, &err));
+    close_layer(&r);
+    counted_close(&c);
+}
+
 /* What ends a matmul is the same in all of them; x in other forms, and tiles of matrices. */
 Test(layer, tiers)
 {

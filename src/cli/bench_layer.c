@@ -217,7 +217,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
         if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6)) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
-        if (!strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles++;                        /* its workgroups have parts of the columns */
+        if (!strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles += step->groups[2];       /* workgroups are of a token */
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
         const uint32_t *of_layer = words + (size_t)(i / each) * stride + p->space.moe.ids.ld;

@@ -6,6 +6,7 @@
 
 #define WIDTH_MOST (1u << 18)      /* of a row; sizes in bytes and words then cannot overflow */
 #define SLOTS_MOST (1u << 24)
+#define ARRIVED_WORDS 1024u        /* as many panels as outputs may have to be added up by the experts themselves */
 
 /* ---------------------------------------------------------------- weights */
 
@@ -108,6 +109,7 @@ static vkm_result plan_workspace(struct vkm_moe_layer *l, vkm_error *err)
     if (l->max_tokens * each > SLOTS_MOST) return vkm_fail(err, VKM_ERR_LIMIT, "MoE layer: %u tokens with %llu experts each are more than %u", l->max_tokens, (unsigned long long)each, SLOTS_MOST);
     const struct vkm_moe_plan p = vkm_moe_plan(m, &l->space, (struct vkm_region){0}, l->max_tokens);
     l->words = 0;
+    l->space.arrived = vkm_take(&l->words, 1, ARRIVED_WORDS);     /* first, so that all layers of a workspace have it in one place */
     l->in = vkm_take(&l->words, l->max_tokens, m->n_embd);
     l->out = vkm_take(&l->words, l->max_tokens, m->n_embd);
     if (!p.whole) l->mixed = vkm_take(&l->words, l->max_tokens, m->n_embd);
@@ -119,6 +121,23 @@ static vkm_result plan_workspace(struct vkm_moe_layer *l, vkm_error *err)
     return VKM_OK;
 }
 
+/* Zeros where workgroups count themselves, before anything is recorded. */
+static vkm_result clear_arrived(struct vkm_moe_layer *l, vkm_error *err)
+{
+    const uint64_t bytes = ARRIVED_WORDS * 4;
+    vkm_uploader *uploader = NULL;
+    void *where;
+    vkm_result r = vkm_uploader_create(l->device, 2 * bytes, &uploader, err);
+    if (!r) r = vkm_upload_begin(uploader, l->workspace->buffer, (uint64_t)l->space.arrived.at * 4, bytes, &where, err);
+    if (!r) {
+        memset(where, 0, bytes);
+        r = vkm_upload_end(uploader, err);
+    }
+    if (!r) r = vkm_upload_finish(uploader, err);
+    vkm_uploader_destroy(uploader);
+    return r;
+}
+
 static vkm_result create_workspace(struct vkm_moe_layer *l, vkm_error *err)
 {
     uint64_t bytes = l->words * 4, have = vkm_device_budget(l->device);
@@ -127,7 +146,8 @@ static vkm_result create_workspace(struct vkm_moe_layer *l, vkm_error *err)
     if (!w) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     w->users = 1;
     l->workspace = w;
-    return vkm_buffer_create(l->device, VKM_BUFFER_DEVICE, bytes, "MoE workspace", &w->buffer, err);
+    TRY(vkm_buffer_create(l->device, VKM_BUFFER_DEVICE, bytes, "MoE workspace", &w->buffer, err));
+    return clear_arrived(l, err);
 }
 
 static vkm_result share_workspace(struct vkm_moe_layer *l, struct vkm_moe_layer *of, vkm_error *err)
@@ -162,7 +182,10 @@ static vkm_result add_steps(struct vkm_moe_layer *l, uint32_t n, uint32_t varian
     if (!(variant & VKM_MOE_WATCHED)) s.router.all_probs.rows = s.router.lse.rows = s.router.missed.rows = s.router.statistics.rows = 0;
     if (!(variant & VKM_MOE_WEIGHTED)) s.router.given_weights.rows = 0;
     struct vkm_combine c = {.x = l->out, .width = m->n_embd, .y = s.y, .n_add = m->n_used, .tab_norm = VKM_NONE, .scale = 1};
-    TRY(vkm_moe_steps(&b, m, &s, NULL, NULL, l->in, n));
+    const struct vkm_residual residual = {l->out, 1, s.arrived.at};
+    bool adds = vkm_moe_adds(&b, m, &s, n);
+    TRY(vkm_moe_steps(&b, m, &s, NULL, adds ? &residual : NULL, l->in, n));
+    if (adds) return VKM_OK;
     if (l->mixed.rows) {
         TRY(vkm_moe_combine(&b, m, &s, l->mixed, n));
         c.y = l->mixed;
