@@ -44,5 +44,8 @@ vkm_result vkm_upload_begin(vkm_uploader *uploader, vkm_buffer *to, uint64_t off
 /* Ends the region that was opened first. */
 vkm_result vkm_upload_end(vkm_uploader *uploader, vkm_error *err);
 vkm_result vkm_upload_finish(vkm_uploader *uploader, vkm_error *err);  /* everything has arrived */
+/* One region by an uploader of its own, with a ring of at most VKM_UPLOAD_RING bytes; it has arrived when this returns. */
+#define VKM_UPLOAD_RING (4u << 20)
+vkm_result vkm_upload_all(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *from, uint64_t bytes, vkm_error *err);
 
 #endif

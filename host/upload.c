@@ -1,6 +1,7 @@
 /* Uploads: into mapped buffers directly, into others through a ring of host memory that the queue copies from. */
 #include "internal.h"
 #include <stdlib.h>
+#include <string.h>
 
 #define PIECES 64   /* regions that are open or in flight; more than there can be large ones */
 
@@ -107,4 +108,22 @@ vkm_result vkm_upload_end(vkm_uploader *u, vkm_error *err)
 vkm_result vkm_upload_finish(vkm_uploader *u, vkm_error *err)
 {
     return vkm_queue_idle(u->device, err);
+}
+
+vkm_result vkm_upload_all(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *from, uint64_t bytes, vkm_error *err)
+{
+    const uint64_t part = bytes > VKM_UPLOAD_RING / 4 ? VKM_UPLOAD_RING / 4 : bytes < 1024 ? 1024 : bytes;
+    vkm_uploader *u = NULL;
+    vkm_result r = vkm_uploader_create(device, 4 * part, &u, err);
+    for (uint64_t at = 0; !r && at < bytes; at += part) {
+        uint64_t n = bytes - at < part ? bytes - at : part;
+        void *where = NULL;
+        r = vkm_upload_begin(u, to, offset + at, n, &where, err);
+        if (r) break;
+        memcpy(where, (const char *)from + at, n);
+        r = vkm_upload_end(u, err);
+    }
+    if (!r) r = vkm_upload_finish(u, err);
+    vkm_uploader_destroy(u);
+    return r;
 }

@@ -15,7 +15,7 @@
 #define VKM_TILE_CLASSES 7      /* token tiles of 1, 4, 8, 16, 32, 64, 128 rows. Rows are cut into tiles one after another, each of the last class c that takes what is left: tile_from[c] <= left */
 #define VKM_TILE_NEVER 255      /* a class not in use */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
-#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
+#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk or moe_logits sorts itself, at most */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
@@ -38,7 +38,7 @@ struct vkm_push_matmul {
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
     uint tab_norm, width;       /* linear of a single token whose norm it makes itself (NORMED): x is the residual stream */
     float eps;
-    uint ws_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream), rows ld_y apart; ws_arrived: a word a panel, 0 between passes */
+    uint ws_residual, ld_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream); ws_arrived: a word a panel, 0 between passes */
     float residual;
 };
 

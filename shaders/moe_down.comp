@@ -33,13 +33,13 @@ void add_slots(uint n) {
     for (uint at = lane; at < push.n / push.n_used * 32; at += lanes) {
         uint token = at / 32, i = panel * 32 + at % 32, first = token * push.n_used, end = first + push.n_used;
         if (i >= push.rows) continue;
-        float sum = 0.0, x = ws.f[push.ws_residual + token * push.ld_y + i];
+        float sum = 0.0, x = ws.f[push.ws_residual + token * push.ld_residual + i];
         for (uint slot = first; slot < end; slot += 8) {
             float part[8];
             [[unroll]] for (uint j = 0; j < 8; j++) part[j] = wsc.f[push.ws_y + min(slot + j, end - 1) * push.ld_y + i];
             [[unroll]] for (uint j = 0; j < 8; j++) if (slot + j < end) sum += part[j];
         }
-        ws.f[push.ws_residual + token * push.ld_y + i] = fma(push.residual, sum, x);
+        ws.f[push.ws_residual + token * push.ld_residual + i] = fma(push.residual, sum, x);
     }
 }
 #else

@@ -1,5 +1,5 @@
 /* RMSNorm (Zhang & Sennrich 2019) of a row by all lanes of a workgroup. The order of the sum is that of the columns, not of the lanes: squares of four columns next to each other, of
- * those every 32nd in order, then these 32 in order. So combine_norm and the kernels that make a single token's norm themselves (NORMED) have the same bits.
+ * those every 32nd in order, then these 32 in order. So combine_norm and the kernels that make a token's norm themselves (NORMED) have the same bits.
  * NORM_QUADS: how many times four columns there are at most. */
 shared float norm_squares[NORM_QUADS];
 shared vec4 norm_sums[8];

@@ -1,4 +1,4 @@
-/* A single token's norm by every workgroup that reads it, instead of a step of its own that all of them wait for: a row of ROW_BLOCKS blocks of 32 columns, from vec4 `x` of the workspace on,
+/* A token's norm by every workgroup that reads it, instead of a step of its own that all of them wait for: a row of ROW_BLOCKS blocks of 32 columns, from vec4 `x` of the workspace on,
  * to shared memory. push.tab_norm, width (a multiple of four) and eps: as combine_norm. Where a kernel has no MAKES_NORM it has no code for it. */
 #ifdef MAKES_NORM
 layout(constant_id = 8) const uint NORM = 0;        /* 1: NORMED; 2: a lane has registers for dozens of values that are on their way (holds_many of vkm_shape) */

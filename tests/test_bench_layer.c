@@ -21,7 +21,7 @@ static void dequantise(vkm_device *device, const struct bench_weights *weights, 
     w.tab += expert * w.n_chunks * VKM_CHUNK_WORDS;
     w.rows = rows;
     for (uint32_t i = 0; i < rows; i++) ids[i] = i;
-    OK(bench_upload(device, ws, 0, ids, rows * 4, &err));
+    OK(vkm_upload_all(device, ws, 0, ids, rows * 4, &err));
     OK(vkm_program_create(device, "dequantise", &program, &err));
     struct vkm_build b = {.device = device, .program = program, .workspace = ws, .sets = weights->sets, .layer = -1, .err = &err};
     vkm_shape_choose(vkm_device_caps(device), &b.shape);

@@ -79,8 +79,6 @@ vkm_result bench_weights_create(vkm_device *device, const struct bench_plan *pla
 void bench_weights_destroy(struct bench_weights *weights);
 /* The plan's layer with the weights of that copy; its sets are those from copy * n_sets on. */
 struct vkm_moe bench_weights_moe(const struct bench_plan *plan, uint32_t copy);
-/* Writes n words at the start of a buffer, on the queue. */
-vkm_result bench_upload(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *from, uint64_t bytes, vkm_error *err);
 
 /* ---------------------------------------------------------------- bench_count.c: what a step must move and do, and what it does */
 

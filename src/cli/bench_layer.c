@@ -173,7 +173,7 @@ static vkm_result write_inputs(struct layer *l, const struct planned *p)
     vkm_result r = vkm_buffer_clear(l->device, l->workspace, l->err);
     for (uint32_t i = 0; !r && i < p->n_layers; i++) {
         bench_route_inputs(SEED + i, s->n_expert, s->n_used, p->c.tokens, p->ids + (size_t)i * p->c.tokens * s->n_used, s->n_embd, p->x0.ld, x);
-        r = bench_upload(l->device, l->workspace, ((uint64_t)p->x0.at + i * rows) * 4, x, rows * 4, l->err);
+        r = vkm_upload_all(l->device, l->workspace, ((uint64_t)p->x0.at + i * rows) * 4, x, rows * 4, l->err);
     }
     free(x);
     return r;

@@ -182,24 +182,6 @@ void bench_plan_destroy(struct bench_plan *p)
 
 /* ---------------------------------------------------------------- making */
 
-vkm_result bench_upload(vkm_device *device, vkm_buffer *to, uint64_t offset, const void *from, uint64_t bytes, vkm_error *err)
-{
-    enum { PART = 1 << 20 };
-    vkm_uploader *u = NULL;
-    vkm_result r = vkm_uploader_create(device, 4 * PART, &u, err);
-    for (uint64_t at = 0; !r && at < bytes; at += PART) {
-        uint64_t n = bytes - at < PART ? bytes - at : PART;
-        void *where;
-        r = vkm_upload_begin(u, to, offset + at, n, &where, err);
-        if (r) break;
-        memcpy(where, (const char *)from + at, n);
-        r = vkm_upload_end(u, err);
-    }
-    if (!r) r = vkm_upload_finish(u, err);
-    vkm_uploader_destroy(u);
-    return r;
-}
-
 static vkm_result add_fill(vkm_device *device, vkm_program *program, const vkm_bindings *bindings, const struct bench_run *run, uint32_t seed, vkm_error *err)
 {
     uint64_t panel_bytes = vkm_type_panel_bytes(run->type, run->kb);
@@ -253,7 +235,7 @@ static vkm_result upload_tables(vkm_device *device, const struct bench_plan *pla
             entry[3] = (uint32_t)(address >> 32);
         }
     }
-    vkm_result r = bench_upload(device, w->tables, copy * bytes, tables, bytes, err);
+    vkm_result r = vkm_upload_all(device, w->tables, copy * bytes, tables, bytes, err);
     free(tables);
     return r;
 }

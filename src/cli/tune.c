@@ -120,7 +120,7 @@ static vkm_result fill(struct bed *d)
         float v = (float)(bench_random01(&seed) * 2 - 1);
         memcpy(words + i, &v, 4);
     }
-    vkm_result r = bench_upload(d->t->device, d->workspace, 0, words, n * 4, d->t->err);
+    vkm_result r = vkm_upload_all(d->t->device, d->workspace, 0, words, n * 4, d->t->err);
     free(words);
     return r;
 }

@@ -150,7 +150,7 @@ static vkm_result write_input(struct check *k)
     if (!r) r = bench_route(k->c.seed, k->c.routing, s->n_expert, s->n_used, n, ids, k->t->err);
     if (!r) {
         bench_route_inputs(k->c.seed, s->n_expert, s->n_used, n, ids, s->n_embd, k->x.ld, x);
-        r = bench_upload(k->t->device, k->workspace, (uint64_t)k->x.at * 4, x, (uint64_t)n * k->x.ld * 4, k->t->err);
+        r = vkm_upload_all(k->t->device, k->workspace, (uint64_t)k->x.at * 4, x, (uint64_t)n * k->x.ld * 4, k->t->err);
     }
     free(ids), free(x);
     return r;

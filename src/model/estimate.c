@@ -25,7 +25,7 @@ static vkm_result measure(vkm_device *device, const struct vkm_plan *plan, const
     TRY(add(device, VKM_BUFFER_DEVICE, vkm_session_table_words(s, vkm_plan_table_words(plan)) * 4, &m->workspace, err));
     TRY(add(device, VKM_BUFFER_READBACK, vkm_session_readback_bytes(s), &m->readback, err));
     m->total = m->weights + m->kv + m->workspace + m->readback;
-    bytes = vkm_plan_ring_bytes(plan) > VKM_TABLES_RING ? vkm_plan_ring_bytes(plan) : VKM_TABLES_RING;
+    bytes = vkm_plan_ring_bytes(plan) > VKM_UPLOAD_RING ? vkm_plan_ring_bytes(plan) : VKM_UPLOAD_RING;
     if (!s->caps->unified_memory) TRY(add(device, VKM_BUFFER_READBACK, bytes, &m->staging, err));
     if (device) m->available = vkm_device_budget(device);
     return VKM_OK;

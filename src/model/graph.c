@@ -84,7 +84,7 @@ static vkm_result body(struct vkm_build *b, struct vkm_session *s, uint32_t n, b
         c.shared = c.gate = (struct vkm_region){0};
         c.tab_norm = y->tab_ffn_norm;
         c.out = w->xn;
-        bool router_norms = vkm_linear_adds(b, &y->o, n) && vkm_moe_norms(b, &y->moe, &w->moe, &c, n), experts_add = vkm_moe_adds(b, &y->moe, &w->moe, n);
+        bool router_norms = vkm_moe_norms(b, &y->moe, &w->moe, &c, n) && vkm_linear_adds(b, &y->o, n), experts_add = vkm_moe_adds(b, &y->moe, &w->moe, n);
         TRY(attention(b, s, i, n, one_sequence, router_norms ? &residual : NULL));
         if (router_norms) c.n_add = 0;
         TRY(vkm_moe_steps(b, &y->moe, &w->moe, &c, experts_add ? &residual : NULL, w->xn, n));

@@ -121,23 +121,6 @@ static vkm_result plan_workspace(struct vkm_moe_layer *l, vkm_error *err)
     return VKM_OK;
 }
 
-/* Zeros where workgroups count themselves, before anything is recorded. */
-static vkm_result clear_arrived(struct vkm_moe_layer *l, vkm_error *err)
-{
-    const uint64_t bytes = ARRIVED_WORDS * 4;
-    vkm_uploader *uploader = NULL;
-    void *where;
-    vkm_result r = vkm_uploader_create(l->device, 2 * bytes, &uploader, err);
-    if (!r) r = vkm_upload_begin(uploader, l->workspace->buffer, (uint64_t)l->space.arrived.at * 4, bytes, &where, err);
-    if (!r) {
-        memset(where, 0, bytes);
-        r = vkm_upload_end(uploader, err);
-    }
-    if (!r) r = vkm_upload_finish(uploader, err);
-    vkm_uploader_destroy(uploader);
-    return r;
-}
-
 static vkm_result create_workspace(struct vkm_moe_layer *l, vkm_error *err)
 {
     uint64_t bytes = l->words * 4, have = vkm_device_budget(l->device);
@@ -147,7 +130,8 @@ static vkm_result create_workspace(struct vkm_moe_layer *l, vkm_error *err)
     w->users = 1;
     l->workspace = w;
     TRY(vkm_buffer_create(l->device, VKM_BUFFER_DEVICE, bytes, "MoE workspace", &w->buffer, err));
-    return clear_arrived(l, err);
+    static const uint32_t zeros[ARRIVED_WORDS];      /* where workgroups count themselves */
+    return vkm_upload_all(l->device, w->buffer, (uint64_t)l->space.arrived.at * 4, zeros, sizeof zeros, err);
 }
 
 static vkm_result share_workspace(struct vkm_moe_layer *l, struct vkm_moe_layer *of, vkm_error *err)

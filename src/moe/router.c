@@ -173,7 +173,7 @@ bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const stru
 {
     const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, n);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    if (n > VKM_FEW_ROWS || !p.whole || (m->rule && m->rule->general) || m->shared_down.type || !s->arrived.rows || m->down.n_panels > s->arrived.ld) return false;
+    if (n > VKM_FEW_ROWS || b->shape.splits == 1 || !p.whole || (m->rule && m->rule->general) || m->shared_down.type || !s->arrived.rows || m->down.n_panels > s->arrived.ld) return false;
     vkm_moe_tiles(b, m, &p, tile_from);
     return vkm_matmul_adds(b, &m->down, tile_from, n);
 }

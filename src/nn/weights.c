@@ -413,19 +413,9 @@ vkm_result vkm_plan_upload(struct vkm_plan *p, vkm_device *device, const struct 
 
 vkm_result vkm_tables_create(vkm_device *device, const uint32_t *words, size_t n, vkm_buffer **buffer, vkm_error *err)
 {
-    const uint64_t bytes = (uint64_t)n * 4, part = VKM_TABLES_RING / 4;
-    vkm_uploader *u = NULL;
     vkm_buffer *b = NULL;
-    vkm_result r = vkm_buffer_create(device, VKM_BUFFER_DEVICE, bytes, "tables", &b, err);
-    if (r == VKM_OK) r = vkm_uploader_create(device, VKM_TABLES_RING, &u, err);
-    for (uint64_t at = 0; r == VKM_OK && at < bytes; at += part) {
-        void *where;
-        uint64_t more = bytes - at < part ? bytes - at : part;
-        r = vkm_upload_begin(u, b, at, more, &where, err);
-        if (r == VKM_OK) { memcpy(where, (const char *)words + at, more); r = vkm_upload_end(u, err); }
-    }
-    if (r == VKM_OK) r = vkm_upload_finish(u, err);
-    vkm_uploader_destroy(u);
+    vkm_result r = vkm_buffer_create(device, VKM_BUFFER_DEVICE, (uint64_t)n * 4, "tables", &b, err);
+    if (r == VKM_OK) r = vkm_upload_all(device, b, 0, words, (uint64_t)n * 4, err);
     if (r == VKM_OK) *buffer = b;
     else vkm_buffer_destroy(b);
     return r;

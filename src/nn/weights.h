@@ -56,7 +56,6 @@ struct vkm_upload {
 /* Creates the slabs and fills them, on threads that are gone when it returns; the tables move along. */
 vkm_result vkm_plan_upload(struct vkm_plan *plan, vkm_device *device, const struct vkm_upload *how, struct vkm_slabs *out, vkm_error *err);
 
-#define VKM_TABLES_RING (4u << 20)             /* bytes of the ring that tables are uploaded through, where buffers are not mapped */
 /* A buffer that holds the words, which have arrived when it returns. */
 vkm_result vkm_tables_create(vkm_device *device, const uint32_t *words, size_t n, vkm_buffer **buffer, vkm_error *err);
 
