@@ -15,7 +15,8 @@
 #define VKM_TILE_CLASSES 7      /* token tiles of 1, 4, 8, 16, 32, 64, 128 rows. Rows are cut into tiles one after another, each of the last class c that takes what is left: tile_from[c] <= left */
 #define VKM_TILE_NEVER 255      /* a class not in use */
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
-#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk or moe_logits sorts itself, at most */
+#define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
+#define VKM_JOINED_ROWS 32      /* and moe_logits (joined_rows of vkm_shape) */
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
@@ -36,8 +37,9 @@ struct vkm_push_matmul {
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
     float act_alpha, act_limit, act_add;   /* VKM_EPILOGUE_LIMITED */
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
-    uint tab_norm, width;       /* linear of a single token whose norm it makes itself (NORMED): x is the residual stream */
+    uint tab_norm, width;       /* linear of tiles of one token whose norm it makes itself (NORMED): x is the residual stream */
     float eps;
+    uint slab, at;              /* VKM_NONE, or the slab in which all panels of all experts lie one after another, from uvec4 `at` on: no table is asked then, but of cooperative matrices */
     uint ws_residual, ld_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream); ws_arrived: a word a panel, 0 between passes */
     float residual;
 };
@@ -120,17 +122,18 @@ struct vkm_push_moe_topk {
     uint score;                          /* VKM_SCORE_... */
     uint renormalise;
     float scale;
-    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
+    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS (VKM_JOINED_ROWS) at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
     uint ws_perm, ws_tiles, tiles_max, ws_args, panels_up, panels_down;
     uint tile_from[2];                   /* by class, four bytes a word */
     uint group_panels;                   /* of a workgroup, by class, four bits each */
     uint tab_bias;                       /* selection bias [n_expert], where the kernel's BIAS says so */
 };
-/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: VKM_FEW_ROWS + 1 words that are 0 between passes.
+/* moe_logits: the parts' sums of the logits of n tokens, to topk.ws_logits [n][parts][topk.ld_logits]; topk.few not 0: then as moe_topk. ws_arrived: VKM_JOINED_ROWS + 1 words that are 0 between passes.
  * NORMED: x is the residual stream, whose norm is made here and goes to ws_xn */
 struct vkm_push_moe_logits {
     VKM_STRUCT vkm_push_moe_topk topk;
-    uint tab_weight, kb, ws_x, ld_x, ws_arrived;
+    uint slab, at;              /* the weights: uvec4 at in a slab */
+    uint kb, ws_x, ld_x, ws_arrived;
     uint tab_norm, width, ws_xn, ld_xn;
     float eps;
 };

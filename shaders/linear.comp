@@ -1,6 +1,6 @@
 #version 450
 /* y[t] = W x[t] + bias, dense. Workgroups: x = tiles of NT tokens from push.first on, y = groups of panels.
- * NORMED: of a single token x is the residual stream, whose norm workgroups make themselves; ADDED: y is the residual stream, and what is made is added to it.
+ * NORMED (tiles of one token): x is the residual stream, whose norm workgroups make themselves; ADDED: y is the residual stream, and what is made is added to it.
  * With GLU the panels hold 16 gate rows and 16 up rows (the dense shared expert) and y is act(gate) * up. Reference: tests/reference/model.c */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"

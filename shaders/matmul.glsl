@@ -5,7 +5,7 @@
  * x[t] is the vec4 offset of token t's row of the input. */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
-layout(constant_id = 9) const uint ROW_BLOCKS = 0;  /* of a normed row: x[0] is the residual stream, of a single token */
+layout(constant_id = 9) const uint ROW_BLOCKS = 0;  /* of a normed row: x[0] is the residual stream, NT 1 */
 #include "splits.glsl"
 #include "norm_row.glsl"
 

@@ -1,14 +1,14 @@
 /* The matrix multiplication in integers: x as quantise.comp left it, weights as int8 of 4 to 8 bits, packed 4x8 bit dot products. As in matmul.glsl a lane owns RPL rows of a panel for
  * all NT tokens, no sum crosses lanes, and local_size_y splits the columns. The products of a block are summed exactly, in int32; then one multiply-add with the scales of both, in
  * the order of the columns: a token's bits depend neither on the batch nor on how a device multiplies integers.
- * x[t] is the uvec4 offset of token t's row: 8 words a block of 32 columns, behind them a vec2 a block (scale, scale times the sum of the block). A workgroup that makes a single token
+ * x[t] is the uvec4 offset of token t's row: 8 words a block of 32 columns, behind them a vec2 a block (scale, scale times the sum of the block). A workgroup that makes one token
  * of a small matrix makes that of a row of floats itself, in shared memory (ROW_BLOCKS), for a step of its own would cost more than all of them together. */
 #extension GL_EXT_spirv_intrinsics : require       /* Debian 12's glslang has no GL_EXT_integer_dot_product: OpSDot, DotProduct and DotProductInput4x8BitPacked */
 spirv_instruction(extensions = ["SPV_KHR_integer_dot_product"], capabilities = [6019, 6018], id = 4450) int dot_packed(int a, int b, spirv_literal int format);
 
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 16;
-layout(constant_id = 9) const uint ROW_BLOCKS = 0;   /* not 0: x[0] is the vec4 offset of so many blocks of floats (of the residual stream: NORMED), of a single token */
+layout(constant_id = 9) const uint ROW_BLOCKS = 0;   /* not 0: x[0] is the vec4 offset of so many blocks of floats (of the residual stream: NORMED); NT 1 */
 #include "splits.glsl"
 #include "norm_row.glsl"
 layout(set = 0, binding = 1) buffer WorkspaceI4 { ivec4 i[]; } wsi4;
@@ -105,7 +105,7 @@ void multiply(uint slab, uint base, uint kb, uint row, const uint x[NT]) {
     [[unroll]] for (int i = 0; i < int(NT * RPL); i++) { acc[i] = 0.0; dots[i] = 0; }
     uint splits = gl_WorkGroupSize.y, part = gl_LocalInvocationID.y;
     uint begin = kb * part / splits, end = kb * (part + 1) / splits;
-    Block next[RPL];                                /* of a single token the first block is on its way while the row is made */
+    Block next[RPL];                                /* of one token the first block is on its way while the row is made */
     if (ROW_BLOCKS != 0) {
         [[unroll]] for (int r = 0; r < int(RPL); r++) next[r] = block_load(slab, base, kb, min(begin, kb - 1), row + r * LANES);
         quantise_row(x[0]);

@@ -9,6 +9,8 @@
 layout(push_constant) uniform Push { vkm_push_moe_logits push; };
 #include "reduce.glsl"
 #define TOPK push.topk
+layout(constant_id = 7) const uint SLOTS_ = 32;     /* VKM_JOINED_ROWS * n_used */
+#define SLOTS SLOTS_
 layout(constant_id = 6) const uint LOGIT_PARTS_ = 1;
 #define LOGIT_PARTS LOGIT_PARTS_
 layout(constant_id = 9) const uint ROW_BLOCKS = 0;  /* of a normed row */
@@ -47,7 +49,7 @@ bool is_last(uint at, uint n) {
 
 void main() {
     uint lane = gl_LocalInvocationID.x, row = lane % 32, part = gl_WorkGroupID.x * (gl_WorkGroupSize.x / 32) + lane / 32, token = gl_WorkGroupID.z;
-    uint slab = tables.u[push.tab_weight], base = tables.u[push.tab_weight + 1] + gl_WorkGroupID.y * push.kb * 256 + row, x = (push.ws_x + token * push.ld_x) / 4;
+    uint slab = push.slab, base = push.at + gl_WorkGroupID.y * push.kb * 256 + row, x = (push.ws_x + token * push.ld_x) / 4;
     uint begin = push.kb * part / LOGIT_PARTS, end = push.kb * (part + 1) / LOGIT_PARTS, n_used = min(TOPK.n_used, 32u);
     vec4 ahead[AHEAD * 8 + 1];
     [[unroll]] for (int i = 0; i < int(AHEAD * 8); i++) ahead[i] = uintBitsToFloat(slabs4[slab].w[base + min(begin * 8 + i, push.kb * 8 - 1) * 32]);
@@ -72,9 +74,9 @@ void main() {
     if (TOPK.few == 0 || !is_last(push.ws_arrived + token, gl_NumWorkGroups.x * gl_NumWorkGroups.y)) return;
     route(token, 0, n_used);
     if (TOPK.few > 1) {
-        if (!is_last(push.ws_arrived + VKM_FEW_ROWS, TOPK.few)) return;
-        for (uint i = lane; i < min(TOPK.few, VKM_FEW_ROWS) * n_used; i += gl_WorkGroupSize.x) chosen_id[i] = wsu.u[TOPK.ws_ids + i];
+        if (!is_last(push.ws_arrived + VKM_JOINED_ROWS, TOPK.few)) return;
+        for (uint i = lane; i < min(TOPK.few, VKM_JOINED_ROWS) * n_used; i += gl_WorkGroupSize.x) chosen_id[i] = wsu.u[TOPK.ws_ids + i];
     }
     sync();
-    sort(min(TOPK.few, VKM_FEW_ROWS) * n_used);
+    sort(min(TOPK.few, VKM_JOINED_ROWS) * n_used);
 }

@@ -44,6 +44,19 @@ void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
 }
 bool has_sums() { return true; }
 #else
+/* Where a panel of expert `e` is: its slab, and its first uvec4 there. Of a weight that lies in one slab no table is asked, for everything else would wait for that load: on an H200 a single token of qwen3-30b in
+ * Q4_K takes 3.31 ms so instead of 3.45, its layer 33.0 us instead of 33.8. Matrices always ask: with this branch they are 4 % slower. */
+void find_panel(uint e, uint panel, out uint slab, out uint base) {
+    if (push.slab != VKM_NONE) {
+        slab = push.slab;
+        base = push.at + (e * push.n_panels + panel) * panel_size(push.kb);
+        return;
+    }
+    uint offset, at = chunk_of(e, panel, offset);
+    slab = tables.u[at];
+    base = tables.u[at + 1] + offset;
+}
+
 /* The panel of this lane and its first row there. false: beyond the matrix. */
 bool locate(out uint panel, out uint row) {
     uint lane = gl_WorkGroupID.y * gl_WorkGroupSize.x + gl_LocalInvocationID.x;      /* a workgroup may have some panels, or a part of one */
@@ -54,8 +67,9 @@ bool locate(out uint panel, out uint row) {
 
 /* The sums of a panel of expert `e`, with rows of x at these vec4 offsets of the workspace. */
 void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
-    uint offset, at = chunk_of(e, panel, offset);
-    multiply(tables.u[at], tables.u[at + 1] + offset, push.kb, row, x);
+    uint slab, base;
+    find_panel(e, panel, slab, base);
+    multiply(slab, base, push.kb, row, x);
 }
 /* Whether this lane has the sums once the columns' parts are added up. */
 bool has_sums() { return gl_LocalInvocationID.y == 0; }

@@ -16,6 +16,9 @@ layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as goo
 #ifndef KEYS_AT_ONCE
 #  define KEYS_AT_ONCE 4             /* times four: divides KEYS4 */
 #endif
+#ifndef SLOTS
+#  define SLOTS (VKM_FEW_ROWS * 32)   /* of a workgroup */
+#endif
 #ifndef LOGIT_PARTS
 #  define LOGIT_PARTS 1              /* of moe_logits, to be added up */
 #endif
@@ -27,8 +30,10 @@ shared uvec4 keys[KEYS4];             /* what is behind the last expert's is 0 a
 #define key(e) keys[(e) / 4][(e) % 4]
 shared uint group_key[GROUPS], group_place[GROUPS];
 shared float chosen[32];
-shared uint chosen_id[VKM_FEW_ROWS * 32];     /* by slot of this workgroup */
-shared uint tile_counts[VKM_FEW_ROWS * 32];   /* by slot: how many tiles of each class its expert has, four bits a class, where it is that expert's first; else 0 */
+shared uint chosen_id[SLOTS];         /* by slot of this workgroup */
+shared uint tile_counts[SLOTS];       /* by slot: how many tiles of each class its expert has, where it is that expert's first; else 0. Six bits for the class of one row, five for the others (of the last there is no more than one) */
+#define COUNT_AT(c) ((c) == 0 ? 0 : 5 * (c) + 1)
+#define COUNT_OF(counts, c) ((counts) >> COUNT_AT(c) & ((c) == 0 ? 63u : 31u))
 
 float value(uint k) { return uintBitsToFloat((k & 0x80000000u) != 0 ? k & 0x7fffffffu : ~k); }
 
@@ -184,7 +189,7 @@ void sort(uint n) {
         uint counts = 0;
         for (uint left = before == 0 ? same : 0; left > 0;) {
             uint c = tile_class(left);
-            counts += 1u << 4 * c;
+            counts += 1u << COUNT_AT(c);
             left -= min(left, tile_size(c));
         }
         tile_counts[s] = counts;
@@ -195,19 +200,19 @@ void sort(uint n) {
         uint e = chosen_id[s], first = 0, rows = 0, mine = 0;
         for (uint o = 0; o < n; o++) { first += uint(chosen_id[o] < e); rows += uint(chosen_id[o] == e); }
         while (rows > 0) {
-            uint c = tile_class(rows), take = min(rows, tile_size(c)), at = mine >> 4 * c & 15u;
-            for (uint o = 0; o < n; o++) if (chosen_id[o] < e) at += tile_counts[o] >> 4 * c & 15u;
+            uint c = tile_class(rows), take = min(rows, tile_size(c)), at = COUNT_OF(mine, c);
+            for (uint o = 0; o < n; o++) if (chosen_id[o] < e) at += COUNT_OF(tile_counts[o], c);
             uint tile = TOPK.ws_tiles + 2 * (c * TOPK.tiles_max + at);
             wsu.u[tile] = e | take << 16;
             wsu.u[tile + 1] = first;
-            mine += 1u << 4 * c;
+            mine += 1u << COUNT_AT(c);
             first += take;
             rows -= take;
         }
     }
     for (uint c = lane; c < VKM_TILE_CLASSES; c += lanes) {
         uint tiles = 0;
-        for (uint o = 0; o < n; o++) tiles += tile_counts[o] >> 4 * c & 15u;
+        for (uint o = 0; o < n; o++) tiles += COUNT_OF(tile_counts[o], c);
         write_arguments(TOPK.ws_args + c * 6, c, tiles);
     }
 }

@@ -187,6 +187,49 @@ static void check_dequants(const char *caps)
 Test(dequant, exact) { check_dequants(NULL); }
 Test(dequant, exact_baseline_staged) { check_dequants("baseline,staged"); }
 
+/* ---------------------------------------------------------------- tiles */
+
+/* From so many tokens on all tiles are of matrices; before that none is, nor of 8 rows, which are slower than two of 4. */
+static uint32_t first_by_matrices(const struct vkm_build *b, uint32_t type, uint32_t experts, uint32_t used)
+{
+    const struct vkm_weight w = {.type = vkm_type_find(type), .rows = 768, .cols = 2048, .experts = experts, .kb = 64, .n_panels = 24, .n_chunks = 1, .chunk_panels = 24}, *one[] = {&w};
+    uint32_t first = 0;
+    for (uint32_t n = 1; n <= 512; n++) {
+        uint8_t from[VKM_TILE_CLASSES];
+        vkm_build_tiles(b, one, 1, n, used, experts, from);
+        bool matrices = from[0] == VKM_TILE_NEVER;
+        cr_assert_eq(from[matrices ? 3 : 0], 1, "%u tokens: one row", n);
+        for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) cr_assert(from[c] == VKM_TILE_NEVER || (c != 2 && (c > 2) == matrices), "%u tokens, matrices %d: class %u from %u", n, matrices, c, from[c]);
+        cr_assert(matrices || !first, "%u tokens have no matrices, %u have", n, first);
+        if (matrices && !first) first = n;
+    }
+    return first;
+}
+
+Test(tiles, of_a_gpu_with_matrices)
+{
+    FIRST_DRIVER_ONLY();
+    struct bench t;
+    open_bench(&t, "int8dot", true);
+    struct vkm_caps c = *vkm_device_caps(t.device);
+    c.type = VKM_TYPE_DISCRETE, c.subgroup_size = 32, c.invocations = 1024, c.shared_bytes = 48 << 10;
+    c.tiers |= VKM_TIER_BIT(VKM_TIER_COOPMAT), c.coopmat = true, c.matrix = (struct vkm_matrix){.m = 16, .n = 16, .k = 16};
+    vkm_shape_choose(&c, &t.build.shape);
+    bool dots = vkm_kernel_tier(t.device, "moe_gate_up", "q8_0", VKM_TIERS_ALL) == VKM_TIER_INT8DOT;
+    static const uint32_t layers[][2] = {{8, 2}, {128, 8}, {256, 8}, {60, 4}, {16, 1}};      /* experts, of which used */
+    for (size_t i = 0; i < VKM_COUNT(layers); i++) {
+        uint32_t first = first_by_matrices(&t.build, REF_F32, layers[i][0], layers[i][1]), int8 = first_by_matrices(&t.build, REF_Q8_0, layers[i][0], layers[i][1]);
+        cr_expect(first > 2 && first <= 64, "%u of %u: %u", layers[i][1], layers[i][0], first);
+        cr_expect(int8 > 0 && (dots ? int8 > first : int8 == first), "%u of %u: %u, %u in integers", layers[i][1], layers[i][0], first, int8);
+    }
+    const struct vkm_weight qkv = {.type = vkm_type_find(REF_F32), .rows = 5120, .cols = 2048, .experts = 1, .kb = 64, .n_panels = 160, .n_chunks = 1, .chunk_panels = 160};
+    for (uint32_t n = 1; n <= 512; n *= 2) {
+        cr_expect_eq(vkm_linear_norms(&t.build, &qkv, n), n <= VKM_FEW_ROWS, "%u tokens", n);        /* one by one */
+        cr_expect_eq(vkm_linear_adds(&t.build, &qkv, n), n < 32, "%u tokens", n);                    /* not by matrices */
+    }
+    close_bench(&t);
+}
+
 /* ---------------------------------------------------------------- integer dot products */
 
 enum { D_X = 0, D_QUANTS = 100000, D_Y = 200000, D_TOKENS = 4, D_COLS = 512 };
@@ -227,6 +270,7 @@ static void check_dot(struct bench *t, uint32_t type, const char *name)
     vkm_error err = {0};
     t->build.err = &err;
     t->build.inputs.form[VKM_FORM_INT8] = (struct vkm_region){D_QUANTS, 1, D_Y - D_QUANTS};
+    t->build.shape.singles = 1;                           /* in tiles, for which a step quantises */
     OK(vkm_linear(&t->build, "dot", &w, VKM_NONE, x, y, D_TOKENS));
     run(t, 1);
     for (uint32_t n = 0; n < D_TOKENS; n++) {

@@ -331,8 +331,8 @@ Test(layer, tensor_types_of_every_kind)
 Test(layer, few_tokens_as_on_a_gpu)
 {
     FIRST_DRIVER_ONLY();
-    static const struct kind kind = {"as on a GPU", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 160, 48, 72, 3, VKM_FEW_ROWS + 1};
-    static const uint32_t tokens[] = {1, VKM_FEW_ROWS, 2, VKM_FEW_ROWS + 1, VKM_FEW_ROWS, 1};
+    static const struct kind kind = {"as on a GPU", VKM_ACTIVATION_SILU, 0, 0, 0, false, false, false, false, F32, 0, false, 160, 48, 72, 3, VKM_JOINED_ROWS + 1};
+    static const uint32_t tokens[] = {1, VKM_JOINED_ROWS, 2, VKM_JOINED_ROWS + 1, VKM_FEW_ROWS, 1};
     struct counted c;
     struct rig r;
     vkm_error err = {0};
@@ -350,7 +350,7 @@ Test(layer, few_tokens_as_on_a_gpu)
         check_tokens(&r, &c, tokens[i], NMSE_F32);
         static const char *const few[] = {"moe_router", "moe_gate_up", "moe_down"};
         const vkm_program *p = r.layer->program;
-        for (uint32_t k = 0; tokens[i] <= VKM_FEW_ROWS && k < vkm_program_step_count(p); k++) {
+        for (uint32_t k = 0; tokens[i] <= VKM_JOINED_ROWS && k < vkm_program_step_count(p); k++) {
             size_t j = 0;
             while (j < VKM_COUNT(few) && strcmp(vkm_program_step(p, k)->label, few[j])) j++;
             cr_expect_lt(j, VKM_COUNT(few), "%u tokens: %s is a step", tokens[i], vkm_program_step(p, k)->label);

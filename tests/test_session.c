@@ -652,15 +652,18 @@ Test(print, programs)
     static char text[1 << 16], small[100];
     static const char *const kernels[] = {"embed", "linear", "rope_store", "attention", "combine_norm", "moe_gate_up", "moe_down"};
     open_small(&r, "qwen2moe", f32);
-    const uint32_t few = r.session->shape.few_rows ? r.session->shape.few_rows : VKM_FEW_ROWS;
+    const bool gpu = r.session->shape.few_rows;
+    const uint32_t few = gpu ? r.session->shape.few_rows : VKM_FEW_ROWS, sorted = gpu ? r.session->shape.joined_rows : few;
     for (uint32_t n = 1; n <= 33; n = n == 1 ? 8 : n == 8 ? 9 : n + 24) {
         bool decode = n == 1;
         size_t length = vkm_session_print(r.session, n, decode, text, sizeof text);
         cr_assert(length > 0 && length < sizeof text && strlen(text) == length);
         for (size_t i = 0; i < VKM_COUNT(kernels); i++)
             cr_assert(strstr(text, kernels[i]) || (!strcmp(kernels[i], "rope_store") && strstr(text, "attention_one")), "%u tokens: no %s in\n%s", n, kernels[i], text);
-        cr_assert(strstr(text, n > few ? "moe_topk" : "moe_route ") && !strstr(text, n > few ? "moe_route " : "moe_topk"), "%u tokens:\n%s", n, text);
-        cr_assert_eq(strstr(text, "moe_permute") != NULL, n > few);
+        static const char *const chooses[] = {"moe_route ", "moe_logits", "moe_topk"};
+        for (size_t i = 0; i < VKM_COUNT(chooses); i++)
+            cr_assert_eq(strstr(text, chooses[i]) != NULL, i == (n <= few ? 0u : n <= sorted ? 1u : 2u), "%u tokens: %s in\n%s", n, chooses[i], text);
+        cr_assert_eq(strstr(text, "moe_permute") != NULL, n > sorted);
         cr_assert_eq(strstr(text, "sample") != NULL, decode);
         cr_assert(strstr(text, "blk.0."));
         cr_assert_eq(vkm_session_print(r.session, n, decode, NULL, 0), length);

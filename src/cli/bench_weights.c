@@ -105,6 +105,7 @@ static vkm_result place(struct bench_plan *p, struct vkm_weight *w, bool identit
     w->set = set;
     w->tab = p->n_tables;
     bool fresh = true;
+    w->whole = true;
     for (uint32_t e = 0; e < w->experts; e++)
         for (uint32_t c = 0; c < w->n_chunks; c++, fresh = false) {
             uint64_t bytes = chunk_panels(w, c) * panel_bytes;
@@ -113,6 +114,8 @@ static vkm_result place(struct bench_plan *p, struct vkm_weight *w, bool identit
             uint32_t at = (uint32_t)(*used / 16);
             if (!add_chunk(p, p->n_slabs - 1 - first_slab_of(p, set), at) || !add_run(p, w, at, chunk_panels(w, c), c * w->chunk_panels, identity, fresh))
                 return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
+            if (fresh) w->slab = p->n_slabs - 1 - first_slab_of(p, set), w->at = at;       /* in every copy */
+            w->whole = w->whole && w->slab == p->n_slabs - 1 - first_slab_of(p, set);
             *used += bytes;
             p->bytes += bytes;
         }

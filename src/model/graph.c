@@ -11,11 +11,11 @@ static vkm_result norm_in_place(struct vkm_build *b, const char *label, struct v
     return vkm_combine_norm(b, label, &c, 0, n);
 }
 
-/* Whether the projections of a single token make their norm themselves. */
+/* Whether the projections of n tokens make their norm themselves. */
 static bool projections_norm(const struct vkm_build *b, const struct vkm_layer *y, uint32_t n)
 {
-    bool all = n == 1;
-    for (uint32_t i = 0; all && i < y->n_qkv; i++) all = vkm_linear_norms(b, &y->qkv[i].w);
+    bool all = true;
+    for (uint32_t i = 0; all && i < y->n_qkv; i++) all = vkm_linear_norms(b, &y->qkv[i].w, n);
     return all;
 }
 

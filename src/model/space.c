@@ -36,7 +36,7 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     s->tally = take(s, 1, h->n_layer * h->n_expert).at;
     s->last = take(s, n_seq, h->n_embd);
     s->x = take(s, b, h->n_embd);
-    s->moe.logit_parts = take(s, VKM_FEW_ROWS * vkm_splits_most(m->layers[0].moe.router.kb), h->n_expert + 1);
+    s->moe.logit_parts = take(s, VKM_JOINED_ROWS * vkm_splits_most(m->layers[0].moe.router.kb), h->n_expert + 1);
     s->xn = take(s, b, h->n_embd);
     s->qkv = take(s, b, (uint32_t)(vkm_align(h->n_head * h->head, VKM_PANEL_ROWS) + 2 * vkm_align(h->n_head_kv * h->head, VKM_PANEL_ROWS)));
     s->attention = take(s, b, h->n_head * h->head);
@@ -44,7 +44,8 @@ void vkm_space_plan(const struct vkm_model *m, const struct vkm_caps *caps, uint
     s->scratch = take(s, n_seq, h->n_vocab);
     struct vkm_moe_space *e = &s->moe;
     e->logits = take(s, b, h->n_expert + 1);
-    e->arrived = take(s, 1, vkm_div_up(h->n_embd, VKM_PANEL));                          /* the session clears its workspace once */
+    const uint32_t panels = vkm_div_up(h->n_embd, VKM_PANEL);
+    e->arrived = take(s, 1, panels > VKM_JOINED_ROWS ? panels : VKM_JOINED_ROWS + 1);     /* the session clears its workspace once */
     e->ids = take(s, 1, (uint32_t)slots);
     e->weights = take(s, 1, (uint32_t)slots);
     e->gate = (struct vkm_region){take(s, 1, n_batch).at, 1, n_batch};

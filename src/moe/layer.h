@@ -30,8 +30,8 @@ static inline const struct vkm_weight *vkm_moe_first(const struct vkm_moe *m) { 
 /* Where the layer works. B tokens at most, k experts each; S = B k slots. */
 struct vkm_moe_space {
     struct vkm_region logits;                    /* [B][n_expert + 1] */
-    struct vkm_region logit_parts;               /* [VKM_FEW_ROWS * parts][n_expert + 1] */
-    struct vkm_region arrived;                   /* [1][n_embd / 32, or VKM_FEW_ROWS + 1] 0 between steps; rows 0: nobody sees to that */
+    struct vkm_region logit_parts;               /* [VKM_JOINED_ROWS * parts][n_expert + 1] */
+    struct vkm_region arrived;                   /* [1][n_embd / 32, or VKM_JOINED_ROWS + 1] 0 between steps; rows 0: nobody sees to that */
     struct vkm_region ids, weights;              /* [B][k]; an id may be VKM_ROUTER_DROPPED */
     struct vkm_region gate;                      /* [B][1] */
     struct vkm_region counts, perm, tiles, args; /* words */
@@ -43,7 +43,7 @@ struct vkm_moe_space {
 struct vkm_moe_widths { uint32_t n_embd, n_ff, n_ff_shared; bool apart, shared_apart; };   /* n_ff_shared 0: no shared expert; apart: gate and up of unlike types */
 /* The experts' regions (h, y, those of the shared expert) for up to n tokens, whose experts have `slots` rows together, from word *words on. */
 void vkm_moe_experts_place(const struct vkm_moe_widths *w, uint32_t n, uint64_t slots, uint64_t *words, struct vkm_moe_space *s);
-/* Up to so many tokens have no steps for sorting: moe_topk does that (and, where it can, moe_logits up to VKM_FEW_ROWS). */
+/* Up to so many tokens have no steps for sorting: moe_topk does that (and, where it can, moe_logits up to VKM_JOINED_ROWS). */
 uint32_t vkm_moe_few_rows(uint32_t n_expert);
 /* Lanes of moe_topk; the same for any number of tokens, since they add up its sums */
 uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert);

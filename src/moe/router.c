@@ -53,16 +53,27 @@ uint32_t vkm_moe_topk_lanes(const struct vkm_build *b, uint32_t n_expert) { retu
 static bool has_bias(const struct vkm_moe *m) { return m->rule && m->rule->tab_logit_bias != VKM_NONE; }
 
 /* For few tokens the parts of an f32 router's columns are summed by workgroups of their own, where the device has lanes for them. */
-static bool in_parts(const struct vkm_shape *s, const struct vkm_moe *m) { return !has_bias(m) && m->router.type == vkm_type_find(0) && m->router.n_chunks == 1 && vkm_shape_splits(s, &m->router) > 1; }
+static bool in_parts(const struct vkm_shape *s, const struct vkm_moe *m) { return !has_bias(m) && m->router.type == vkm_type_find(0) && m->router.whole && vkm_shape_splits(s, &m->router) > 1; }
 
 static bool has_parts(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
     const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), parts = vkm_shape_splits(&b->shape, &m->router);
-    return !s->router.statistics.rows && in_parts(&b->shape, m) && n <= VKM_FEW_ROWS && lanes % VKM_PANEL == 0 && parts % (lanes / VKM_PANEL) == 0;
+    return !s->router.statistics.rows && in_parts(&b->shape, m) && n <= b->shape.joined_rows && lanes % VKM_PANEL == 0 && parts % (lanes / VKM_PANEL) == 0;
+}
+
+/* Shared memory of topk.glsl with reduce.glsl, at most */
+static uint32_t topk_shared_bytes(const struct vkm_build *b, const struct vkm_moe *m)
+{
+    const uint32_t n_expert = m->n_expert;
+    uint32_t quads = vkm_div_up(n_expert, 4), parts = quads < 512 ? 512 : quads;
+    return (parts + quads) * 16 + vkm_div_up(n_expert, 16) * 64 + n_expert * 8 + VKM_JOINED_ROWS * m->n_used * 8 + 256 + vkm_moe_topk_lanes(b, n_expert) * 4;
 }
 
 /* Whether workgroups of the router choose, each of a token, and sort. */
-static bool joins(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n) { return s->arrived.rows && has_parts(b, m, s, n); }
+static bool joins(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
+{
+    return s->arrived.rows && has_parts(b, m, s, n) && topk_shared_bytes(b, m) <= vkm_device_caps(b->device)->shared_bytes;
+}
 
 /* Whether sorting takes no steps of its own. */
 static bool is_few(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n) { return n <= few_rows(b, m) || joins(b, m, s, n); }
@@ -114,7 +125,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
     const uint32_t parts = vkm_shape_splits(&b->shape, w), lanes = vkm_moe_topk_lanes(b, m->n_expert);
     struct vkm_step step = {.groups = {parts / (lanes / VKM_PANEL), w->n_panels, n}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (w->cols + w->rows) * 4,
                             .flops = 2ull * n * w->cols * w->rows};
-    struct vkm_push_moe_logits push = {.tab_weight = w->tab, .kb = w->kb, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
+    struct vkm_push_moe_logits push = {.slab = w->slab, .at = w->at, .kb = w->kb, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
     if (joins(b, m, s, n)) {
         push.topk = choose(b, m, s, n, &step);
         vkm_reads(b, &step, s->logit_parts, n * parts);
@@ -127,7 +138,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
     if (norm) vkm_reads_part(b, &step, norm->x, norm->width, n), vkm_writes(b, &step, x, n);
     else      vkm_reads(b, &step, x, n);
     vkm_writes(b, &step, s->logit_parts, n * parts);
-    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, 0, (norm ? 1 : 0) | (b->shape.holds_many ? 2 : 0), norm ? w->kb : 0};
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, parts, VKM_JOINED_ROWS * m->n_used, (norm ? 1 : 0) | (b->shape.holds_many ? 2 : 0), norm ? w->kb : 0};
     return vkm_build_step(b, "moe_logits", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_router");
 }
 
@@ -157,23 +168,16 @@ static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const str
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
 }
 
-/* Shared memory of topk.glsl with reduce.glsl, at most */
-static uint32_t topk_shared_bytes(const struct vkm_build *b, uint32_t n_expert)
-{
-    uint32_t quads = vkm_div_up(n_expert, 4), parts = quads < 512 ? 512 : quads;
-    return (parts + quads) * 16 + vkm_div_up(n_expert, 16) * 64 + n_expert * 8 + VKM_FEW_ROWS * 32 * 8 + 256 + vkm_moe_topk_lanes(b, n_expert) * 4;
-}
-
 bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, uint32_t n)
 {
-    return !(m->rule && m->rule->general) && !routes(b, m, norm, n) && joins(b, m, s, n) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m->n_expert));
+    return !(m->rule && m->rule->general) && !routes(b, m, norm, n) && joins(b, m, s, n) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m));
 }
 
 bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
     const struct vkm_moe_plan p = vkm_moe_plan(m, s, (struct vkm_region){0}, n);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    if (n > VKM_FEW_ROWS || b->shape.splits == 1 || !p.whole || (m->rule && m->rule->general) || m->shared_down.type || !s->arrived.rows || m->down.n_panels > s->arrived.ld) return false;
+    if (n > b->shape.joined_rows || b->shape.splits == 1 || !p.whole || (m->rule && m->rule->general) || m->shared_down.type || !s->arrived.rows || m->down.n_panels > s->arrived.ld) return false;
     vkm_moe_tiles(b, m, &p, tile_from);
     return vkm_matmul_adds(b, &m->down, tile_from, n);
 }

@@ -200,7 +200,7 @@ void vkm_moe_router_place(const struct vkm_moe *m, uint32_t n, bool statistics, 
     uint64_t slots = (uint64_t)p.n * p.k;
     uint32_t rows = (d ? rows_of(d, m->n_expert) : m->n_expert) + m->shared_gated;
     if (rows) s->logits = take(words, n, rows, 32);
-    if (m->router.type && !(d && m->rule->general)) s->logit_parts = take(words, VKM_FEW_ROWS * vkm_splits_most(m->router.kb), rows, 32);
+    if (m->router.type && !(d && m->rule->general)) s->logit_parts = take(words, VKM_JOINED_ROWS * vkm_splits_most(m->router.kb), rows, 32);
     s->ids = take_words(words, slots);
     s->weights = take_words(words, slots);
     if (m->shared_gated) s->gate = take(words, n, 1, 1);

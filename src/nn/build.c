@@ -32,8 +32,17 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
  * more; and blocks of columns for each. On an H200 16 and more instead of 4 everywhere: a router of 128 x 2048 31 us instead of 108, down of Mixtral in Q4_K 56 instead of 160; 16 instead of 4 for the
  * output of qwen3-30b in F16 147 us instead of 168 (8: 152), in Q4_K 50.2 and 50.0 (8: 47.4). */
 #define FILL (1u << 18)
-#define MATRIX_MEAN 2                /* rows of an expert from which on cooperative matrices do all: on an H200 qwen3-30b in Q4_K with 64 tokens takes 394 us so, 1,692 with tiles of 1 to 8 for few rows */
-#define MATRIX_FILL (1u << 15)       /* of cooperative matrices, whose lanes have more to do each */
+/* Cooperative matrices do all rows or none: what a tile of theirs takes is the length of the columns more than its rows (16 to 19 us for 1,024 columns on an H200, whatever else there is to do). Rows of an expert from which
+ * on they pay, in eighths, up to MATRIX_FEW tokens (or experts are too few to fill the device) and with more, beside f32 products and beside int8dot's, which are twice as fast. H200, the layer in Q4_K with all rows by
+ * matrices and with none or few, us: qwen3-30b 8 tokens 157 and 138, 16 230 and 275, 24 271 and 431; Mixtral 6 about 700 and 634, 8 710 and 801; int8dot: qwen3-30b 12 tokens 212 and 185, 16 230 and 214, 24 271 and 332,
+ * Mixtral 8 714 and 378, 9 734 and 459, 16 737 and 636, 17 767 and about 680. (Tokens beyond 16 without: since then a step or four less, and predicted.) */
+#define MATRIX_FEW(dot) ((dot) ? 24u : 12u)
+#define MATRIX_MEAN_FEW(dot) ((dot) ? 40 : 16)
+#define MATRIX_MEAN(dot) ((dot) ? 10 : 4)
+/* Tokens times panels of a dense matrix from which on they pay. qwen3-30b in Q4_K, us with tiles of 4 and with matrices: 160 panels of 2,048 columns, 8 tokens 47 and 40, 16 68 and 42; 64 panels of 4,096 columns, 16 tokens 58 and 78,
+ * 32 about 115 and 85. Its router in F32, 4 panels, 512 tokens: 42 and 47. int8dot, 160 panels, 16 tokens: 40 and 42. */
+#define MATRIX_WORK 2048u
+#define MATRIX_FILL (1u << 15)       /* lanes for which their larger tiles must find something to do */
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
 #define SPLITS_INTEGRATED 16u        /* fewer lanes to fill; and Adreno's and Apple's compilers spill up to 81 registers in workgroups of 512 and 1,024 */
@@ -80,7 +89,8 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = 16;                                      /* a panel: small workgroups, of which there are many with one token */
     *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = caps->type == VKM_TYPE_DISCRETE ? SPLITS_MOST : SPLITS_INTEGRATED, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
-                            .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3};
+                            .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3,
+                            .singles = caps->type == VKM_TYPE_DISCRETE ? VKM_FEW_ROWS : 1, .joined_rows = caps->type == VKM_TYPE_DISCRETE ? VKM_JOINED_ROWS : VKM_FEW_ROWS};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
     vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
 }
@@ -159,8 +169,6 @@ uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows
     return c;
 }
 
-uint32_t vkm_shape_tile_rows(const struct vkm_shape *s) { return tile_sizes[vkm_tile_class(s->tile_from, VKM_TILE_NEVER)]; }
-
 uint32_t vkm_shape_tile_most(const struct vkm_shape *s)
 {
     return s->matrix.m ? s->matrix_tokens : 16;
@@ -229,7 +237,7 @@ uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, 
 #define NORM_EACH 2u                 /* times four columns that a lane of combine_norm keeps in registers at most */
 #define NORM_SHARED(kb) ((kb) * 160 + 160)   /* bytes of shared memory: norm_squares, norm_sums and norm_row of norm_row.glsl */
 
-/* The most blocks of columns, and panels, of weights whose workgroups quantise a single token themselves. */
+/* The most blocks of columns, and panels, of weights whose workgroups of one token quantise it themselves. */
 #define ROW_BLOCKS 128u
 #define ROW_PANELS 512u
 #define ROW_SHARED(kb) ((kb) * 72 + 64)      /* bytes of shared memory: row_most, row_q and row_scale of matmul_dot.glsl */
@@ -309,7 +317,7 @@ void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, stru
 {
     uint64_t workspace = vkm_buffer_address(b->workspace);
     *p = (struct vkm_push_matmul){.tab_weight = w->tab, .n_chunks = w->n_chunks, .chunk_panels = w->chunk_panels, .n_panels = w->n_panels,
-                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
+                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .slab = w->whole ? w->slab : VKM_NONE, .at = w->at, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
 }
 
 uint32_t vkm_tile_rows(uint32_t n)
@@ -319,39 +327,53 @@ uint32_t vkm_tile_rows(uint32_t n)
     return tile_sizes[i];
 }
 
-/* limit: rows of the largest tile that may be. */
-static void cut_rows(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t limit, uint8_t tile_from[VKM_TILE_CLASSES])
+static bool takes_dots(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w) { return w->type && matmul_tier(b, kernel, w, 1) == VKM_TIER_INT8DOT; }
+
+/* limit: rows of the largest tile that may be. matrices: whether all tiles are theirs. */
+static void cut_rows(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t limit, bool matrices, uint8_t tile_from[VKM_TILE_CLASSES])
 {
-    struct vkm_shape s = b->shape;
-    bool matrices = s.matrix.m && (uint64_t)n * n_used >= (uint64_t)n_expert * MATRIX_MEAN;
+    const struct vkm_shape *s = &b->shape;
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
-        if (matrices && tile_sizes[c] <= VKM_COOPMAT_ROWS) s.tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;    /* their smallest tiles for fewer rows too */
-        if (!matrices && n <= VKM_FEW_ROWS && takes_matrices(&s, tile_sizes[c])) s.tile_from[c] = VKM_TILE_NEVER;                        /* one expert with all of them is rare, and matrices cannot add to the residual stream */
+        tile_from[c] = s->tile_from[c];
+        if (matrices && tile_sizes[c] <= VKM_COOPMAT_ROWS) tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;    /* their smallest tiles for fewer rows too */
+        if ((!matrices && takes_matrices(s, tile_sizes[c])) || tile_sizes[c] > limit) tile_from[c] = VKM_TILE_NEVER;
     }
-    if (limit < vkm_shape_tile_rows(&s)) vkm_shape_tiles(&s, limit);
-    memcpy(tile_from, s.tile_from, sizeof s.tile_from);
-    /* What tiles were measured to cost is of a device that is full: with few rows one tile of matrices may be all that a part of it has to do for long. */
-    uint32_t most = s.matrix.m && !matrices ? VKM_COOPMAT_ROWS / 2 : vkm_shape_tile_most(&s);
+    uint32_t most = s->matrix.m && !matrices ? VKM_COOPMAT_ROWS / 2 : vkm_shape_tile_most(s);
     if (b->tuning) vkm_tiles_fit(b->tuning, weights, n_weights, n, n_used, n_expert, most < limit ? most : limit, tile_from);
 }
 
 void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint8_t tile_from[VKM_TILE_CLASSES])
 {
-    cut_rows(b, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), tile_from);
+    bool dots = takes_dots(b, "moe_gate_up", weights[0]), few = n <= MATRIX_FEW(dots);
+    uint32_t least = b->shape.splits == 1 ? MATRIX_MEAN_FEW(false) : few ? MATRIX_MEAN_FEW(dots) : MATRIX_MEAN(dots);
+    bool matrices = b->shape.matrix.m && 8ull * n * n_used >= (uint64_t)n_expert * least;
+    cut_rows(b, weights, n_weights, n, n_used, n_expert, vkm_shape_tile_most(&b->shape), matrices, tile_from);
 }
 
 uint64_t vkm_matmul_bytes(const struct vkm_weight *w) { return vkm_type_panel_bytes(w->type, w->kb) * w->n_panels; }
 
-/* On a GPU no larger tiles of a dense matrix than what gives all its lanes something to do. */
+/* Whether matrices do a dense matmul of n tokens. */
+static bool by_matrices(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
+{
+    const struct vkm_shape *s = &b->shape;
+    uint32_t work = takes_dots(b, "linear", w) || is_wide_type(w) ? 2 * MATRIX_WORK : MATRIX_WORK;
+    return s->matrix.m && n > 1 && (s->splits == 1 || (uint64_t)n * w->n_panels >= work);
+}
+
+/* Rows of the largest tile of a dense matrix. On a GPU no larger ones than what gives all its lanes something to do. Few tokens are done one by one on a large one (integrated ones were not measured), for a tile of 4 waits for
+ * four times as much in a row: H200, qwen3-30b in Q4_K, attention's output for 2 tokens 30 us by a tile of 4, and 12 for a single one. */
 static uint32_t tile_limit(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
     const struct vkm_shape *s = &b->shape;
     uint32_t limit = vkm_shape_tile_most(s);
     uint64_t lanes = (uint64_t)w->n_panels * VKM_PANEL / s->rows_per_lane * vkm_shape_splits(s, w);
-    for (; s->splits > 1 && limit > 4; limit /= 2) {
-        bool matrices = takes_matrices(s, limit);
-        if (vkm_div_up(n, limit) * (matrices ? (uint64_t)vkm_matmul_groups(s, w, limit) * s->matrix_subgroups * s->matrix_lanes : lanes) >= (matrices ? MATRIX_FILL : FILL)) break;
+    if (s->splits == 1) return limit;
+    if (by_matrices(b, w, n)) {
+        while (limit > VKM_COOPMAT_ROWS && (uint64_t)vkm_div_up(n, limit) * vkm_matmul_groups(s, w, limit) * s->matrix_subgroups * s->matrix_lanes < MATRIX_FILL) limit /= 2;
+        return limit;
     }
+    if (n <= s->singles) return 1;
+    while (limit > 4 && (limit > VKM_COOPMAT_ROWS / 2 || vkm_div_up(n, limit) * lanes < FILL)) limit /= 2;
     return limit;
 }
 
@@ -371,7 +393,7 @@ bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w, cons
     return true;
 }
 
-static void cut_dense(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES]) { cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), tile_from); }
+static void cut_dense(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES]) { cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), by_matrices(b, w, n), tile_from); }
 
 bool vkm_linear_adds(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
@@ -380,12 +402,13 @@ bool vkm_linear_adds(const struct vkm_build *b, const struct vkm_weight *w, uint
     return vkm_matmul_adds(b, w, tile_from, n);
 }
 
-bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w)
+bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
-    bool dot = matmul_tier(b, "linear", w, 1) == VKM_TIER_INT8DOT;
+    bool dot = takes_dots(b, "linear", w);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    cut_dense(b, w, 1, tile_from);
-    return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w, tile_from, 1) && vkm_tile_class(tile_from, 1) == 0 && (!dot || quantises(b, w, 1)) &&
+    if (n > VKM_FEW_ROWS) return false;
+    cut_dense(b, w, n, tile_from);
+    return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w, tile_from, n) && vkm_tile_class(tile_from, n) == 0 && (!dot || quantises(b, w, 1)) &&
            vkm_norm_fits(b, w->cols, (dot ? ROW_SHARED(w->kb) : 0) + split_words(&b->shape, vkm_shape_splits(&b->shape, w), 1) * 4);
 }
 

@@ -17,6 +17,8 @@ struct vkm_weight {
     uint32_t kb, n_panels;           /* columns / 32, panels of one expert, both rounded up */
     uint32_t n_chunks, chunk_panels;
     uint32_t tab;                    /* words into the tables buffer */
+    bool whole;                      /* all of it lies in one slab, one panel after another */
+    uint32_t slab, at;               /* whole: number of the slab in the set, and uvec4 there */
     uint32_t set;                    /* which vkm_bindings it is reached through */
 };
 
@@ -24,7 +26,7 @@ struct vkm_weight {
 struct vkm_region { uint32_t at, ld, rows; };
 
 /* What few tokens' matmuls do besides, on a device where a step costs more than doing it in every workgroup: see vkm_linear_norms and vkm_matmul_adds. */
-struct vkm_norm { uint32_t tab, width; float eps; };            /* x is the residual stream, of a single token, and is normed first */
+struct vkm_norm { uint32_t tab, width; float eps; };            /* x is the residual stream, and is normed first */
 struct vkm_residual { struct vkm_region x; float scale; uint32_t ws_arrived; };   /* x += scale * y. ws_arrived: of moe_down, a word a panel that is 0 between passes */
 
 /* What a matmul does with its sums (abi.h): activation, biases, routing weight. */
@@ -58,14 +60,13 @@ struct vkm_shape {
     uint32_t coop_subgroups, coop_keys, coop_buffers, coop_fetch;   /* of attention_coop.comp: SUBGROUPS at most, 0: not in use; KEYS, BUFFERS, FETCH */
     uint32_t reduce_lanes, wide_lanes;       /* norm, router, rope; norms of wide rows at most, 0: as the others */
     uint32_t sample_lanes, few_rows;         /* few_rows: tokens that moe_topk sorts itself at most; 0: as many as it can */
+    uint32_t singles, joined_rows;           /* where splits > 1: tokens that dense matrices multiply one by one at most; that the router's workgroups choose for, each for one, and sort */
     uint32_t attention_lanes, attention_rows, attention_parts;   /* local_size_x, NQ, PARTS at most */
     bool holds_many;                         /* compilers have registers for dozens of values that are on their way to a lane: those for devices with matrices of 16 rows (AMD, NVIDIA) do; Intel's and Adreno's spill up to 200 */
 };
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
 /* Tiles of at most `most` tokens (4 to 16; up to 128 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
 void vkm_shape_tiles(struct vkm_shape *shape, uint32_t most);
-/* Tokens of the largest tile in use. */
-uint32_t vkm_shape_tile_rows(const struct vkm_shape *shape);
 /* Tokens of the largest tile that could be: more take too many registers, or do not go into the matrices' shared memory. */
 uint32_t vkm_shape_tile_most(const struct vkm_shape *shape);
 /* The class of the first of the tiles that `rows` are cut into. */
@@ -144,8 +145,8 @@ void vkm_build_tiles(const struct vkm_build *b, const struct vkm_weight *const *
 /* y[t] = W x[t] + bias, t < n, or act(W_gate x) * (W_up x) of a glu pair, by the epilogue */
 vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_region x, struct vkm_region y, uint32_t n);
 /* y[t] = W x[t] + bias. bias: tables word or VKM_NONE */
-/* Whether linear makes a single token's norm over its columns itself, with the bits of combine_norm: small matrices on a GPU. */
-bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w);
+/* Whether linear makes the norms of n tokens over its columns itself, with the bits of combine_norm: small matrices on a GPU that does tokens one by one. */
+bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n);
 /* The same of any kernel that has shared_bytes of shared memory besides. */
 bool vkm_norm_fits(const struct vkm_build *b, uint32_t width, uint32_t shared_bytes);
 /* Whether y of up to n rows, so cut into tiles, can be added to the residual stream by what makes it: no tile is of matrices, and a workgroup has no more than a panel. */

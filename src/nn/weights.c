@@ -144,12 +144,15 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
     }
     w->set = set;
     w->tab = p->n_tables;
+    w->whole = true;
     for (uint32_t e = 0; e < w->experts; e++)
         for (uint32_t c = 0; c < w->n_chunks; c++) {
             uint32_t panels = w->n_panels - c * w->chunk_panels < w->chunk_panels ? w->n_panels - c * w->chunk_panels : w->chunk_panels;
             struct slab *slab = room(p, panels * panel_bytes, set);
             if (!slab) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
             const uint32_t entry[VKM_CHUNK_WORDS] = {(uint32_t)(slab - p->slabs) - first_slab_of(p, set), (uint32_t)(slab->used / 16)};   /* the address once there is one */
+            if (e == 0 && c == 0) w->slab = entry[0], w->at = entry[1];
+            w->whole = w->whole && entry[0] == w->slab;
             if (vkm_plan_table(p, entry, VKM_CHUNK_WORDS) == VKM_NONE) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
             slab->used += panels * panel_bytes;
             p->bytes += panels * panel_bytes;
