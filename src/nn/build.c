@@ -40,7 +40,7 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 #define MATRIX_MEAN_FEW(dot) ((dot) ? 40 : 16)
 #define MATRIX_MEAN(dot) ((dot) ? 10 : 4)
 /* Tokens times panels of a dense matrix from which on they pay. qwen3-30b in Q4_K, us with tiles of 4 and with matrices: 160 panels of 2,048 columns, 8 tokens 47 and 40, 16 68 and 42; 64 panels of 4,096 columns, 16 tokens 58 and 78,
- * 32 about 115 and 85. Its router in F32, 4 panels, 512 tokens: 42 and 47. int8dot, 160 panels, 16 tokens: 40 and 42. */
+ * 32 109 and 82. Its router in F32, 4 panels, 512 tokens: 42 and 47. int8dot, 160 panels, 16 tokens: 40 and 42. */
 #define MATRIX_WORK 2048u
 #define MATRIX_FILL (1u << 15)       /* lanes for which their larger tiles must find something to do */
 #define SPLITS_LEAST 4u
@@ -361,7 +361,7 @@ static bool by_matrices(const struct vkm_build *b, const struct vkm_weight *w, u
 }
 
 /* Rows of the largest tile of a dense matrix. On a GPU no larger ones than what gives all its lanes something to do. Few tokens are done one by one on a large one (integrated ones were not measured), for a tile of 4 waits for
- * four times as much in a row: H200, qwen3-30b in Q4_K, attention's output for 2 tokens 30 us by a tile of 4, and 12 for a single one. */
+ * four times as much in a row: H200, qwen3-30b in Q4_K, attention's output for 2 tokens 30 us by a tile of 4, 11 one by one. */
 static uint32_t tile_limit(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n)
 {
     const struct vkm_shape *s = &b->shape;
@@ -406,7 +406,7 @@ bool vkm_linear_norms(const struct vkm_build *b, const struct vkm_weight *w, uin
 {
     bool dot = takes_dots(b, "linear", w);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    if (n > VKM_FEW_ROWS) return false;
+    if (n > b->shape.singles) return false;
     cut_dense(b, w, n, tile_from);
     return w->n_panels <= ROW_PANELS && vkm_matmul_adds(b, w, tile_from, n) && vkm_tile_class(tile_from, n) == 0 && (!dot || quantises(b, w, 1)) &&
            vkm_norm_fits(b, w->cols, (dot ? ROW_SHARED(w->kb) : 0) + split_words(&b->shape, vkm_shape_splits(&b->shape, w), 1) * 4);
