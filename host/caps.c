@@ -149,6 +149,19 @@ static bool loads_scalars(const struct vkm_caps *caps)
 {
     return caps->device_address && caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && caps->driver_version >= VK_MAKE_VERSION(26, 0, 0);
 }
+/* lavapipe before Mesa 26 makes a loop over the lanes of every load from a storage buffer, and each word of each lane waits for a store to a part of a register that lies in memory. Cycles of a load of
+ * four words by 8 lanes, from a storage buffer and from a texel buffer: Mesa 22.3.6 630 and 40, 25.0.7 190 and 70; 26.2.6 140 and 10, where scalar loads take next to none. SwiftShader 260 and 280. */
+static bool loads_texels(const struct vkm_caps *caps) { return caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && !caps->scalar_loads; }
+static bool has_texel_buffers(const struct vkm_instance *instance, VkPhysicalDevice physical, const VkPhysicalDeviceLimits *limits, const struct vkm_caps *caps)
+{
+    static const VkFormat formats[] = {VKM_TEXEL_QUADS, VKM_TEXEL_WORDS, VKM_TEXEL_FLOATS};
+    for (size_t i = 0; i < VKM_COUNT(formats); i++) {
+        VkFormatProperties p;
+        instance->vkGetPhysicalDeviceFormatProperties(physical, formats[i], &p);
+        if (!(p.bufferFeatures & VK_FORMAT_FEATURE_STORAGE_TEXEL_BUFFER_BIT)) return false;
+    }
+    return limits->maxPerStageDescriptorStorageImages >= VKM_TEXEL_VIEWS && limits->maxTexelBufferElements >= caps->storage_range / 4;
+}
 static bool has_bug(const struct vkm_caps *caps, const struct bug *bug) { return caps->driver_id == (uint32_t)bug->driver && caps->driver_version < bug->before; }
 
 /* Whether a feature is enabled in a chain that begins with VkPhysicalDeviceFeatures2: by the structure of its extension, or by that of the version of Vulkan that has it. */
@@ -293,6 +306,8 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);
+    caps->texel_buffers = caps->type == VKM_TYPE_CPU && has_texel_buffers(instance, physical, limits, caps);
+    caps->texel_loads = caps->texel_buffers && loads_texels(caps);
     set_tiers(caps);
     for (size_t i = 0; i < VKM_COUNT(bugs); i++)
         if (has_bug(caps, &bugs[i])) bugs[i].apply(caps);
@@ -337,7 +352,7 @@ static void clamp_u64(uint64_t *value, uint64_t to) { if (to < *value) *value = 
 /* "baseline" and "subgroup" take away what is above, the others ask for what there is. All are about the kernels that GPUs get. */
 static void clamp_tier(struct vkm_caps *caps, enum vkm_tier tier)
 {
-    if (tier != VKM_TIER_SUBGROUP) caps->device_address = caps->scalar_loads = false;
+    if (tier != VKM_TIER_SUBGROUP) caps->device_address = caps->scalar_loads = caps->texel_buffers = caps->texel_loads = false;
     if (tier > VKM_TIER_SUBGROUP) caps->asked |= VKM_TIER_BIT(tier);
     else caps->fp16 = caps->int8dot = caps->int8dot_accelerated = caps->coopmat = false, caps->n_matrices = caps->matrix.m = caps->asked = 0;
     if (tier == VKM_TIER_BASELINE) {
@@ -392,8 +407,9 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
     for (enum vkm_tier tier = 0; tier < VKM_TIER_COUNT; tier++)
         if (!strcmp(word, vkm_tier_name(tier))) return clamp_tier(caps, tier), VKM_OK;
     if (!strcmp(word, "staged")) return caps->unified_memory = false, VKM_OK;
-    if (!strcmp(word, "gather")) return caps->scalar_loads = false, VKM_OK;
-    if (!strcmp(word, "scalar")) return caps->scalar_loads = caps->device_address, VKM_OK;
+    if (!strcmp(word, "gather")) return caps->scalar_loads = caps->texel_loads = false, VKM_OK;
+    if (!strcmp(word, "scalar")) return caps->scalar_loads = caps->device_address, caps->texel_loads = caps->texel_loads && !caps->scalar_loads, VKM_OK;
+    if (!strcmp(word, "texel")) return caps->texel_loads = caps->texel_buffers, caps->scalar_loads = caps->scalar_loads && !caps->texel_loads, VKM_OK;
     if (!strcmp(word, "slow_conversion")) return caps->slow_conversion = true, VKM_OK;
     if (!strcmp(word, "fast")) {
         if (caps->type != VKM_TYPE_CPU && caps->coopmat) clamp_tier(caps, VKM_TIER_COOPMAT);
@@ -404,7 +420,7 @@ static vkm_result clamp_word(struct vkm_caps *caps, char *word, vkm_error *err)
         for (size_t i = 0; i < VKM_COUNT(bugs); i++) bugs[i].undo(caps);
         return VKM_OK;
     }
-    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, fast, all, gather, scalar, slow_conversion, staged, bugs, or limit=number)", word);
+    return vkm_fail(err, VKM_ERR_ARGUMENT, "caps: unknown word \"%s\" (baseline, subgroup, fp16, int8dot, coopmat, fast, all, gather, scalar, texel, slow_conversion, staged, bugs, or limit=number)", word);
 }
 
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err)
@@ -435,6 +451,7 @@ void vkm_caps_print(const struct vkm_caps *caps, vkm_text *out)
     if (caps->int8dot) vkm_textf(out, "int8dot%s, ", caps->int8dot_accelerated ? "" : " (not accelerated)");
     if (caps->matrix.m) vkm_textf(out, "coopmat %ux%ux%u%s, ", caps->matrix.m, caps->matrix.n, caps->matrix.k, caps->coopmat ? "" : " (not in this build)");
     if (caps->scalar_loads) vkm_textf(out, "scalar loads, ");
+    if (caps->texel_loads) vkm_textf(out, "texel loads, ");
     uint64_t range = caps->storage_range;
     if (range >= 1 << 20) vkm_textf(out, "%llu MiB storage range, ", (unsigned long long)(range >> 20));
     else vkm_textf(out, "%llu KiB storage range, ", (unsigned long long)(range >> 10));

@@ -39,6 +39,8 @@ struct vkm_caps {
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
     bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
     bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
+    bool texel_buffers;            /* a CPU driver with storage texel buffers as large as the storage range */
+    bool texel_loads;              /* one that loads from them much faster than from storage buffers: kernels named _texel */
     bool int8dot;                  /* shaderIntegerDotProduct */
     bool int8dot_accelerated;      /* the driver says that packed signed 4x8 bits are faster than without */
     bool int8;                     /* shaderInt8: cooperative matrices of int8 */

@@ -7,7 +7,7 @@ VkBufferCreateInfo vkm_buffer_info(const vkm_device *device, uint64_t bytes)
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = vkm_align(bytes, 16),      /* kernels view it as uvec4[] */
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
-                 (device->caps.scalar_loads ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0),
+                 (device->caps.scalar_loads ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0) | (device->caps.texel_loads ? VK_BUFFER_USAGE_STORAGE_TEXEL_BUFFER_BIT : 0),
     };
 }
 

@@ -48,13 +48,13 @@ typedef VkResult (VKAPI_PTR *PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesK
 #define VKM_INSTANCE_FUNCTIONS(X)                                                                                                      \
     X(DestroyInstance) X(EnumeratePhysicalDevices) X(EnumerateDeviceExtensionProperties) X(GetPhysicalDeviceProperties)               \
     X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2) X(GetPhysicalDeviceMemoryProperties)                                \
-    X(GetPhysicalDeviceMemoryProperties2) X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice) X(GetDeviceProcAddr)
+    X(GetPhysicalDeviceMemoryProperties2) X(GetPhysicalDeviceQueueFamilyProperties) X(GetPhysicalDeviceFormatProperties) X(CreateDevice) X(GetDeviceProcAddr)
 #define VKM_INSTANCE_OPTIONAL(X) X(CreateDebugUtilsMessengerEXT) X(DestroyDebugUtilsMessengerEXT)
 #define VKM_INSTANCE_EXTENSION(X) X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)   /* of a device extension: called only where that is offered */
 
 #define VKM_DEVICE_FUNCTIONS(X)                                                                                                        \
     X(DestroyDevice) X(GetDeviceQueue) X(QueueSubmit) X(QueueWaitIdle) X(DeviceWaitIdle)                                              \
-    X(CreateBuffer) X(DestroyBuffer) X(GetBufferMemoryRequirements) X(AllocateMemory) X(FreeMemory) X(BindBufferMemory) X(MapMemory)   \
+    X(CreateBuffer) X(DestroyBuffer) X(CreateBufferView) X(DestroyBufferView) X(GetBufferMemoryRequirements) X(AllocateMemory) X(FreeMemory) X(BindBufferMemory) X(MapMemory)   \
     X(FlushMappedMemoryRanges) X(InvalidateMappedMemoryRanges)                                                                        \
     X(CreateSemaphore) X(DestroySemaphore)                                                                                            \
     X(CreateCommandPool) X(DestroyCommandPool) X(ResetCommandPool) X(AllocateCommandBuffers) X(FreeCommandBuffers)                    \
@@ -248,8 +248,15 @@ struct vkm_op;
 /* Compiles the pipelines that the ops' kernels do not have yet, on threads that end before it returns. */
 vkm_result vkm_kernels_compile(vkm_device *device, const struct vkm_op *ops, uint32_t n_ops, vkm_error *err);
 
+/* Texel buffers of a set, with caps.texel_loads: formats that Vulkan promises. */
+#define VKM_TEXEL_VIEWS 5
+#define VKM_TEXEL_QUADS VK_FORMAT_R32G32B32A32_UINT
+#define VKM_TEXEL_WORDS VK_FORMAT_R32_UINT
+#define VKM_TEXEL_FLOATS VK_FORMAT_R32G32B32A32_SFLOAT
+
 struct vkm_bindings {
     vkm_device *device;
+    VkBufferView views[VKM_TEXEL_VIEWS];
     VkDescriptorPool pool;
     VkDescriptorSet set;
     vkm_buffer *workspace;

@@ -6,18 +6,20 @@
 
 /* ------------------------------------------------ layout and cache */
 
-enum { BIND_SLABS, BIND_WORKSPACE, BIND_KV, BIND_TABLES, BIND_COUNT };
+enum { BIND_SLABS, BIND_WORKSPACE, BIND_KV, BIND_TABLES, BIND_BUFFERS, BIND_COUNT = BIND_BUFFERS + VKM_TEXEL_VIEWS };   /* texel buffers last: with caps.texel_loads only */
+static uint32_t n_bindings(const struct vkm_caps *caps) { return caps->texel_loads ? BIND_COUNT : BIND_BUFFERS; }
 
 vkm_result vkm_kernels_create(vkm_device *device, vkm_error *err)
 {
     const struct vkm_caps *caps = &device->caps;
-    uint32_t counts[BIND_COUNT] = {[BIND_SLABS] = caps->slabs, [BIND_WORKSPACE] = 1, [BIND_KV] = caps->kv_slabs, [BIND_TABLES] = 1};
+    uint32_t counts[BIND_BUFFERS] = {[BIND_SLABS] = caps->slabs, [BIND_WORKSPACE] = 1, [BIND_KV] = caps->kv_slabs, [BIND_TABLES] = 1};
     VkDescriptorSetLayoutBinding bindings[BIND_COUNT];
-    for (uint32_t i = 0; i < BIND_COUNT; i++)
+    for (uint32_t i = 0; i < n_bindings(caps); i++)
         bindings[i] = (VkDescriptorSetLayoutBinding){
-            .binding = i, .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = counts[i], .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
+            .binding = i, .descriptorType = i < BIND_BUFFERS ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER,
+            .descriptorCount = i < BIND_BUFFERS ? counts[i] : 1, .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
     VkResult r = device->vk.vkCreateDescriptorSetLayout(device->handle, &(VkDescriptorSetLayoutCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = BIND_COUNT, .pBindings = bindings}, device->allocator, &device->set_layout);
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = n_bindings(caps), .pBindings = bindings}, device->allocator, &device->set_layout);
     if (r == VK_SUCCESS)
         r = device->vk.vkCreatePipelineLayout(device->handle, &(VkPipelineLayoutCreateInfo){
             .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1, .pSetLayouts = &device->set_layout,
@@ -304,6 +306,18 @@ static void describe(struct vkm_bindings *b, VkWriteDescriptorSet *write, VkDesc
                                     .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = infos};
 }
 
+/* As shaders/bindings.glsl has them. */
+static VkResult create_views(struct vkm_bindings *b, const vkm_buffer *slab, const vkm_buffer *kv, const vkm_buffer *tables)
+{
+    const struct { const vkm_buffer *buffer; VkFormat format; } of[VKM_TEXEL_VIEWS] = {{slab, VKM_TEXEL_QUADS}, {slab, VKM_TEXEL_WORDS}, {b->workspace, VKM_TEXEL_FLOATS}, {kv, VKM_TEXEL_QUADS},
+                                                                                               {tables, VKM_TEXEL_FLOATS}};
+    VkResult r = VK_SUCCESS;
+    for (uint32_t i = 0; r == VK_SUCCESS && i < VKM_TEXEL_VIEWS; i++)
+        r = b->device->vk.vkCreateBufferView(b->device->handle, &(VkBufferViewCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO, .buffer = of[i].buffer->handle, .format = of[i].format, .range = VK_WHOLE_SIZE}, b->device->allocator, &b->views[i]);
+    return r;
+}
+
 static vkm_result check_bindable(const vkm_device *device, const vkm_buffer *b, vkm_error *err)
 {
     if (!b) return vkm_fail(err, VKM_ERR_ARGUMENT, "bindings: a buffer is NULL");
@@ -337,12 +351,13 @@ vkm_result vkm_bindings_create(vkm_device *device, vkm_buffer *workspace, vkm_bu
     b->workspace = workspace;
     b->n_kv = n_kv;
     if (n_kv) memcpy(b->kv, kv, n_kv * sizeof *kv);
+    const VkDescriptorPoolSize sizes[] = {{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, n}, {VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER, VKM_TEXEL_VIEWS}};
     VkResult vr = device->vk.vkCreateDescriptorPool(device->handle, &(VkDescriptorPoolCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = 1, .poolSizeCount = 1,
-        .pPoolSizes = &(VkDescriptorPoolSize){.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = n}}, device->allocator, &b->pool);
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = 1, .poolSizeCount = caps->texel_loads ? 2 : 1, .pPoolSizes = sizes}, device->allocator, &b->pool);
     if (vr == VK_SUCCESS)
         vr = device->vk.vkAllocateDescriptorSets(device->handle, &(VkDescriptorSetAllocateInfo){
             .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO, .descriptorPool = b->pool, .descriptorSetCount = 1, .pSetLayouts = &device->set_layout}, &b->set);
+    if (vr == VK_SUCCESS && caps->texel_loads) vr = create_views(b, n_slabs ? slabs[0] : workspace, n_kv ? kv[0] : workspace, tables ? tables : workspace);
     if (vr != VK_SUCCESS) {
         r = vkm_fail_vk(device, err, vr, "making bindings of %u buffers", n);
         vkm_bindings_destroy(b);
@@ -355,7 +370,10 @@ vkm_result vkm_bindings_create(vkm_device *device, vkm_buffer *workspace, vkm_bu
     describe(b, &writes[BIND_KV], at += caps->slabs, BIND_KV, kv, n_kv, caps->kv_slabs);
     describe(b, &writes[BIND_WORKSPACE], at += caps->kv_slabs, BIND_WORKSPACE, &workspace, 1, 1);
     describe(b, &writes[BIND_TABLES], at + 1, BIND_TABLES, &tables, tables ? 1 : 0, 1);
-    device->vk.vkUpdateDescriptorSets(device->handle, BIND_COUNT, writes, 0, NULL);
+    for (uint32_t i = 0; i < VKM_TEXEL_VIEWS; i++)
+        writes[BIND_BUFFERS + i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = b->set, .dstBinding = BIND_BUFFERS + i, .descriptorCount = 1,
+                                                          .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER, .pTexelBufferView = &b->views[i]};
+    device->vk.vkUpdateDescriptorSets(device->handle, n_bindings(caps), writes, 0, NULL);
     free(infos);
     *out = b;
     return VKM_OK;
@@ -365,6 +383,7 @@ void vkm_bindings_destroy(vkm_bindings *b)
 {
     if (!b) return;
     vkm_queue_idle(b->device, NULL);
+    for (uint32_t i = 0; i < VKM_TEXEL_VIEWS; i++) b->device->vk.vkDestroyBufferView(b->device->handle, b->views[i], b->device->allocator);
     b->device->vk.vkDestroyDescriptorPool(b->device->handle, b->pool, b->device->allocator);
     free(b);
 }

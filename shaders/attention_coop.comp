@@ -30,7 +30,6 @@ layout(constant_id = 10) const uint PARTS = 1;       /* lanes of a row */
 layout(constant_id = 11) const uint KEYS = 32;       /* a multiple of 32 */
 layout(constant_id = 12) const uint BUFFERS = 1;     /* 2: the next round is put into the other half of the shared memory, and one barrier a round does */
 layout(constant_id = 13) const uint FETCH = 1;       /* 0: a round is fetched when the last one is done, so that registers hold nothing meanwhile; then BUFFERS is 1 */
-layout(set = 0, binding = 2) buffer Kv4 { uvec4 w[]; } kv4[KV_SLABS];
 
 const uint OCTETS = HEAD / 8;                        /* uvec4 of a row of f16 */
 const uint PITCH = OCTETS + 1;                       /* from row to row: so that neighbouring rows begin in other banks */

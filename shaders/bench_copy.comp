@@ -5,7 +5,6 @@
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_bench_read push; };
 layout(constant_id = 4) const uint CHUNKED = 0;
-layout(set = 0, binding = 2) buffer Kv4 { uvec4 w[]; } kv4[KV_SLABS];
 
 void main() {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, slab = gl_WorkGroupID.y;

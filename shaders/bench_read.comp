@@ -15,7 +15,7 @@ void main() {
     uvec4 sum = uvec4(0);
     for (uint i = 0; i < push.each; i += 8, at += 8 * next) {
         uvec4 v[8];
-        [[unroll]] for (int u = 0; u < 8; u++) v[u] = slabs4[slab].w[at + u * next];
+        [[unroll]] for (int u = 0; u < 8; u++) v[u] = SLAB_QUAD(slab, at + u * next);
         [[unroll]] for (int u = 0; u < 8; u++) sum += v[u];
     }
     wsu.u[push.ws_out + (slab * gl_NumWorkGroups.x + gl_WorkGroupID.x) * lanes + lane] = sum.x + sum.y + sum.z + sum.w;

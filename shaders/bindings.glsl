@@ -16,5 +16,27 @@ layout(set = 0, binding = 1) WS_ACCESS buffer Workspace  { float f[]; } ws;
 layout(set = 0, binding = 1) WS_ACCESS buffer Workspace4 { vec4 f[]; }  ws4;
 layout(set = 0, binding = 1) WS_ACCESS buffer WorkspaceU { uint u[]; }  wsu;
 layout(set = 0, binding = 2) buffer Kv  { uint w[]; }  kv[KV_SLABS];
+layout(set = 0, binding = 2) buffer Kv4 { uvec4 w[]; } kv4[KV_SLABS];
 layout(set = 0, binding = 3) readonly buffer Tables  { uint u[]; }  tables;
 layout(set = 0, binding = 3) readonly buffer TablesF { float f[]; } tablesf;
+layout(set = 0, binding = 3) readonly buffer Tables4 { vec4 f[]; } tables4;
+
+/* What is loaded often. With TEXELS by way of texel buffers: the set's first slab, the workspace and the tables as floats, the first slab of the KV cache (caps.texel_loads). */
+#ifdef TEXELS
+layout(set = 0, binding = 4, rgba32ui) readonly uniform uimageBuffer slab_quads;
+layout(set = 0, binding = 5, r32ui) readonly uniform uimageBuffer slab_words;
+layout(set = 0, binding = 6, rgba32f) readonly uniform imageBuffer ws_quads;
+layout(set = 0, binding = 7, rgba32ui) readonly uniform uimageBuffer kv_quads;
+layout(set = 0, binding = 8, rgba32f) readonly uniform imageBuffer table_quads;
+#  define SLAB_QUAD(slab, i) imageLoad(slab_quads, int(i))
+#  define SLAB_WORD(slab, i) imageLoad(slab_words, int(i)).x
+#  define WS_QUAD(i) imageLoad(ws_quads, int(i))
+#  define TABLE_QUAD(i) imageLoad(table_quads, int(i))
+#  define KV_QUAD(slab, i) imageLoad(kv_quads, int(i))
+#else
+#  define SLAB_QUAD(slab, i) slabs4[slab].w[i]
+#  define SLAB_WORD(slab, i) slabs[slab].w[i]
+#  define WS_QUAD(i) ws4.f[i]
+#  define TABLE_QUAD(i) tables4.f[i]
+#  define KV_QUAD(slab, i) kv4[slab].w[i]
+#endif

@@ -63,11 +63,45 @@ void norm_all(uint t, uint x, uint y, uint o, uint end, float gate) {
     }
 }
 
+#ifdef TEXELS
+/* Four columns of x[t] with what is added to them; offsets of vec4. Reads nothing that the other lanes write. */
+vec4 added4(uint t, uint x, uint y, float gate, uint i) {
+    vec4 sum = vec4(0.0), had = WS_QUAD(x + i);
+    if (push.n_add == 0) return had;
+    for (uint j = 0; j < push.n_add; j++) sum += WS_QUAD(y + j * push.ld_y / 4 + i);
+    if (push.ws_shared != VKM_NONE) sum += gate * WS_QUAD((push.ws_shared + t * push.ld_shared) / 4 + i);
+    return fma(vec4(push.scale), sum, had);
+}
+
+/* The same as main's end in quads, where loads are by way of texel buffers: x is made twice, for what a lane has written it could not read there. */
+void norm_quads(uint t, uint x, uint y, uint o, uint end, float gate) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, quads = push.width / 4;
+    float inv = 1.0;
+    if (push.ws_out != VKM_NONE && push.tab_norm != VKM_NONE) {
+        float squares = 0.0;
+        for (uint i = lane; i < quads; i += lanes) {
+            vec4 v = added4(t, x, y, gate, i);
+            squares += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+        }
+        inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
+    }
+    for (uint i = lane; i < end / 4; i += lanes) {
+        vec4 v = i < quads ? added4(t, x, y, gate, i) : vec4(0.0);
+        if (push.n_add > 0 && i < quads) ws4.f[x + i] = v;
+        if (push.ws_out != VKM_NONE) ws4.f[o + i] = push.tab_norm != VKM_NONE && i < quads ? v * inv * TABLE_QUAD(push.tab_norm / 4 + i) : v;
+    }
+}
+#endif
+
 void main() {
     uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint x = push.ws_x + (push.ws_x_rows == VKM_NONE ? t : wsu.u[push.ws_x_rows + t]) * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
     uint o = push.ws_out + (push.ws_out_rows == VKM_NONE ? t : wsu.u[push.ws_out_rows + t]) * push.ld_out, end = (push.width + 31) / 32 * 32;
     float gate = push.ws_shared != VKM_NONE && push.ws_gate != VKM_NONE ? ws.f[push.ws_gate + t * push.ld_gate] : 1.0;
+#ifdef TEXELS
+    norm_quads(t, x / 4, y / 4, o / 4, end, gate);
+    return;
+#endif
     if (EACH != 0) {
         norm_all(t, x, y, o, end, gate);
         return;

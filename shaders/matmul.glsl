@@ -43,7 +43,7 @@ void multiply_step(uint slab, const Block b[RPL], uint k, uint i, const uint x[N
         vec4 w[RPL];
         [[unroll]] for (int r = 0; r < int(RPL); r++) w[r] = WEIGHTS(b[r], q[r], i, c);
         [[unroll]] for (int t = 0; t < int(NT); t++) {
-            vec4 v = NORMED_OR(k * 8 + i * CHUNKS + c, ws4.f[x[t] + k * 8 + i * CHUNKS + c]);
+            vec4 v = NORMED_OR(k * 8 + i * CHUNKS + c, WS_QUAD(x[t] + k * 8 + i * CHUNKS + c));
             if (BY_BLOCK) x_sum[t] += (v.x + v.y) + (v.z + v.w);
             [[unroll]] for (int r = 0; r < int(RPL); r++) {
                 float a = acc[t * RPL + r];

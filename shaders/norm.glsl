@@ -25,5 +25,4 @@ float inverse_rms(uint quads, uint width, float eps) {
     return 1.0 / sqrt(sum / float(width) + eps);
 }
 
-layout(set = 0, binding = 3) readonly buffer Tables4 { vec4 f[]; } tables4;
 vec4 norm_weight(uint tab, uint quad) { return tables4.f[tab / 4 + quad]; }

@@ -88,10 +88,10 @@ uvec4 quad(uint s, uint base, uint i) {
 #ifdef HAS_PLANES
     if (PLANES != 0) {
         uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
-        return uvec4(slabs[s].w[at], slabs[s].w[at + 32], slabs[s].w[at + 64], slabs[s].w[at + 96]);
+        return uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 32), SLAB_WORD(s, at + 64), SLAB_WORD(s, at + 96));
     }
 #endif
-    return slabs4[s].w[base + i];
+    return SLAB_QUAD(s, base + i);
 }
 
 /* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
@@ -104,13 +104,13 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
 #endif
     uint at = base * 4 + kb * NQ4 * 128;                       /* words from here on */
 #if NHI > 0
-    [[unroll]] for (int i = 0; i < NHI; i++) b.hi[i] = slabs[s].w[at + (k * NHI + i) * 32 + row];
+    [[unroll]] for (int i = 0; i < NHI; i++) b.hi[i] = SLAB_WORD(s, at + (k * NHI + i) * 32 + row);
     at += kb * NHI * 32;
 #endif
 #if defined(SCALE_D)
-    b.d = half_at(slabs[s].w[at + (k >> 1) * 32 + row], k & 1);
+    b.d = half_at(SLAB_WORD(s, at + (k >> 1) * 32 + row), k & 1);
 #elif defined(SCALE_DM)
-    vec2 dm = unpackHalf2x16(slabs[s].w[at + k * 32 + row]);
+    vec2 dm = unpackHalf2x16(SLAB_WORD(s, at + k * 32 + row));
     b.d = dm.x; b.m = dm.y;
 #elif defined(SCALE_K)
     uvec4 h = quad(s, at / 4, (k >> 3) * 32 + row);
@@ -123,7 +123,7 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
 #elif defined(TYPE_Q6_K)
     /* one word holds the int8 scales of four times 16 columns, that is of two blocks */
     uint sc = quad(s, at / 4, (k >> 3) * 32 + row)[(k & 7) >> 1] >> ((k & 1) * 16);
-    float d = unpackHalf2x16(slabs[s].w[at + kb / 8 * 128 + (k >> 3) * 32 + row]).x;
+    float d = unpackHalf2x16(SLAB_WORD(s, at + kb / 8 * 128 + (k >> 3) * 32 + row)).x;
     b.d[0] = d * float(bitfieldExtract(int(sc), 0, 8));
     b.d[1] = d * float(bitfieldExtract(int(sc), 8, 8));
 #endif

@@ -19,7 +19,7 @@
 struct null_driver {
     /* chosen before null_open; zero is a discrete GPU whose visible memory is coherent */
     uint64_t atom;                             /* nonCoherentAtomSize; 0: 1 */
-    bool not_coherent, unified, debug_utils;
+    bool not_coherent, unified, debug_utils, cpu;   /* cpu: a CPU driver, with texel buffers */
     /* failing: the call number fail_at of those that may, from 1; or, where `lose` is set, of those that may lose the device, which then stays lost */
     int fail_at;
     VkResult fail_with;
@@ -83,10 +83,10 @@ static inline void null_free(struct null_driver *d, void *p)
 
 static inline void VKAPI_CALL null_GetPhysicalDeviceProperties(VkPhysicalDevice physical, VkPhysicalDeviceProperties *p)
 {
-    *p = (VkPhysicalDeviceProperties){.apiVersion = VK_API_VERSION_1_2, .driverVersion = 1, .deviceType = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU, .deviceName = "null driver",
+    *p = (VkPhysicalDeviceProperties){.apiVersion = VK_API_VERSION_1_2, .driverVersion = 1, .deviceType = D(physical)->cpu ? VK_PHYSICAL_DEVICE_TYPE_CPU : VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU, .deviceName = "null driver",
         .limits = {.maxStorageBufferRange = 64 << 20, .maxComputeWorkGroupInvocations = 1024, .maxComputeSharedMemorySize = 32768, .maxComputeWorkGroupSize = {1024, 1024, 64},
                    .maxComputeWorkGroupCount = {65535, 65535, 65535}, .nonCoherentAtomSize = D(physical)->atom ? D(physical)->atom : 1, .optimalBufferCopyOffsetAlignment = 1,
-                   .maxPerStageDescriptorStorageBuffers = 64, .maxDescriptorSetStorageBuffers = 64, .maxPerStageResources = 128}};
+                   .maxPerStageDescriptorStorageBuffers = 64, .maxPerStageDescriptorStorageImages = 8, .maxTexelBufferElements = 64 << 20, .maxDescriptorSetStorageBuffers = 64, .maxPerStageResources = 128}};
 }
 
 static inline void VKAPI_CALL null_GetPhysicalDeviceProperties2(VkPhysicalDevice physical, VkPhysicalDeviceProperties2 *p)
@@ -120,6 +120,12 @@ static inline void VKAPI_CALL null_GetPhysicalDeviceQueueFamilyProperties(VkPhys
     (void)physical;
     if (p && *n) *p = (VkQueueFamilyProperties){.queueFlags = VK_QUEUE_COMPUTE_BIT, .queueCount = 2};
     *n = 1;
+}
+
+static inline void VKAPI_CALL null_GetPhysicalDeviceFormatProperties(VkPhysicalDevice physical, VkFormat format, VkFormatProperties *p)
+{
+    (void)format;
+    *p = (VkFormatProperties){.bufferFeatures = D(physical)->cpu ? VK_FORMAT_FEATURE_STORAGE_TEXEL_BUFFER_BIT : 0};
 }
 
 static inline VkResult VKAPI_CALL null_EnumerateDeviceExtensionProperties(VkPhysicalDevice physical, const char *layer, uint32_t *n, VkExtensionProperties *p)
@@ -409,7 +415,7 @@ static inline VkResult VKAPI_CALL null_GetSemaphoreCounterValue(VkDevice device,
         return r;                                                                                                                                        \
     }
 #define NULL_DESTROY(Type) static inline void VKAPI_CALL null_Destroy##Type(VkDevice device, Vk##Type object, const VkAllocationCallbacks *a) { (void)a; null_free(D(device), (void *)object); }
-#define NULL_COUNTED(X) X(QueryPool) X(ShaderModule) X(PipelineLayout) X(DescriptorSetLayout) X(DescriptorPool)
+#define NULL_COUNTED(X) X(BufferView) X(QueryPool) X(ShaderModule) X(PipelineLayout) X(DescriptorSetLayout) X(DescriptorPool)
 NULL_COUNTED(NULL_OBJECT)
 NULL_OBJECT(CommandPool)
 NULL_COUNTED(NULL_DESTROY)
@@ -482,7 +488,7 @@ static inline PFN_vkVoidFunction null_find(const struct null_driver *d, const ch
 #define F2(Type) F(Create##Type) F(Destroy##Type)
     static const struct { const char *name; PFN_vkVoidFunction function; } all[] = {
         F(GetPhysicalDeviceProperties) F(GetPhysicalDeviceProperties2) F(GetPhysicalDeviceFeatures2) F(GetPhysicalDeviceMemoryProperties) F(GetPhysicalDeviceMemoryProperties2)
-        F(GetPhysicalDeviceQueueFamilyProperties) F(EnumerateDeviceExtensionProperties) F(DestroyInstance) F(DestroyDevice) F(GetDeviceQueue)
+        F(GetPhysicalDeviceQueueFamilyProperties) F(GetPhysicalDeviceFormatProperties) F(EnumerateDeviceExtensionProperties) F(DestroyInstance) F(DestroyDevice) F(GetDeviceQueue)
         F(QueueSubmit) F(QueueWaitIdle) F(DeviceWaitIdle) F2(Buffer) F(GetBufferMemoryRequirements) F(AllocateMemory) F(FreeMemory) F(BindBufferMemory) F(MapMemory)
         F(FlushMappedMemoryRanges) F(InvalidateMappedMemoryRanges) F2(Semaphore) F(WaitSemaphores) F(GetSemaphoreCounterValue) F2(CommandPool) F(ResetCommandPool)
         F(AllocateCommandBuffers) F(FreeCommandBuffers) F(BeginCommandBuffer) F(EndCommandBuffer) F(CmdPipelineBarrier) F(CmdCopyBuffer) F(CmdUpdateBuffer) F(CmdFillBuffer)

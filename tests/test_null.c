@@ -9,9 +9,8 @@ static void on_log(void *user, vkm_log_level level, const char *text) { (void)le
 
 static vkm_result open_device(struct null_driver *d, vkm_import import, struct log *log, vkm_device **device, vkm_error *err)
 {
-    (void)d;
     log->all = (vkm_text){log->text, sizeof log->text, 0};
-    return vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .import = &import, .log = on_log, .log_user = log}, device, err);
+    return vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .import = &import, .caps = d->cpu ? "texel" : NULL, .log = on_log, .log_user = log}, device, err);
 }
 
 /* Nothing was done against the rules, and nothing is left. */
@@ -273,6 +272,7 @@ Test(null, every_call_may_fail)
     cr_assert(ref_testmodel_save(&o, path));
     fail_each(&(struct life){.path = path}, (struct null_driver){.fail_with = VK_ERROR_OUT_OF_DEVICE_MEMORY}, VKM_ERR_DEVICE_MEMORY, 100);
     fail_each(&(struct life){.path = path, .use_hooks = true}, (struct null_driver){.fail_with = VK_ERROR_OUT_OF_HOST_MEMORY, .atom = 64, .not_coherent = true}, VKM_ERR_HOST_MEMORY, 100);
+    fail_each(&(struct life){.path = path}, (struct null_driver){.fail_with = VK_ERROR_OUT_OF_DEVICE_MEMORY, .cpu = true}, VKM_ERR_DEVICE_MEMORY, 60);
     unlink(path);
 }
 

@@ -216,8 +216,9 @@ static const struct access { uint32_t lanes, each; bool chunked; } accesses[] = 
 };
 enum transfer { READ, READ_CACHED, COPY };
 
-/* What is read at once: all slabs; or one, or a small part of it over and over. */
-static uint32_t slabs_of(const struct roof *f, enum transfer kind) { return kind == READ ? f->n_slabs : kind == COPY ? f->n_kv : 1; }
+/* What is read at once: all slabs, or the one that texel buffers are of; or a small part of one over and over. */
+static uint32_t slabs_of(const struct roof *f, enum transfer kind) { return kind == READ && !f->caps->texel_loads ? f->n_slabs : kind == COPY ? f->n_kv : 1; }
+static const char *reader(const struct roof *f, uint32_t n_slabs) { return n_slabs == 1 && f->caps->texel_loads ? "bench_read_texel" : "bench_read"; }
 
 /* Bytes that a run reads: what is there, or the cached part in so many passes. */
 static uint64_t bytes_of(const struct roof *f, enum transfer kind) { return kind == READ_CACHED ? CACHED_PASSES * cached_bytes(f) : f->slab_bytes * slabs_of(f, kind); }
@@ -255,7 +256,7 @@ static vkm_result build_access(struct roof *f, const void *user, uint32_t shape,
     const uint32_t spec[] = {a->lanes, 1, a->chunked};
     struct vkm_step step;
     TRY(access_step(f, kind, a, &step));
-    return one_step(f, f->bindings, kind == COPY ? "bench_copy" : "bench_read", "", spec, 3, &step, program);
+    return one_step(f, f->bindings, kind == COPY ? "bench_copy" : reader(f, slabs_of(f, kind)), "", spec, 3, &step, program);
 }
 
 /* Reads through `bindings` and compares the sum. */
@@ -268,7 +269,7 @@ static vkm_result check_sum(struct roof *f, const vkm_bindings *bindings, enum t
     step.groups[1] = n_slabs;
     uint64_t n = (uint64_t)step.groups[0] * n_slabs * a->lanes;
     step.writes[0].end = n * 4;
-    TRY(one_step(f, bindings, "bench_read", "", spec, 3, &step, &program));
+    TRY(one_step(f, bindings, reader(f, n_slabs), "", spec, 3, &step, &program));
     vkm_result r = bench_run_once(f->device, program, f->err);
     vkm_program_destroy(program);
     if (r) return r;

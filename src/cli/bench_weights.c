@@ -158,7 +158,7 @@ static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, c
 
 vkm_result bench_plan_experts(const struct vkm_caps *caps, const struct vkm_type *type, uint32_t rows, uint32_t cols, uint32_t experts, struct bench_plan *plan, vkm_error *err)
 {
-    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->slabs};
+    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->texel_loads ? 1 : caps->slabs};
     plan->moe.down = matrix(type, rows, cols, experts, false);
     vkm_result r = place(plan, &plan->moe.down, false, "the experts' matrices", err);
     if (r) bench_plan_destroy(plan);
@@ -167,7 +167,7 @@ vkm_result bench_plan_experts(const struct vkm_caps *caps, const struct vkm_type
 
 vkm_result bench_plan_create(const struct vkm_caps *caps, const struct bench_shape *shape, const struct vkm_type *type, struct bench_plan *plan, vkm_error *err)
 {
-    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->slabs};
+    *plan = (struct bench_plan){.slab_limit = slab_limit(caps), .set_limit = caps->texel_loads ? 1 : caps->slabs};
     if (shape->n_expert > VKM_MAX_EXPERTS || shape->n_used > VKM_MAX_USED)
         return vkm_fail(err, VKM_ERR_LIMIT, "%u experts, %u for a token: the library takes up to %u and %u", shape->n_expert, shape->n_used, VKM_MAX_EXPERTS, VKM_MAX_USED);
     if (shape->n_expert + shape->shared_gated > shape->n_embd)

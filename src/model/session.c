@@ -25,7 +25,7 @@ static vkm_result plan_kv(struct vkm_session *s, uint64_t *total, vkm_error *err
         return vkm_fail(err, VKM_ERR_LIMIT, "a context of %u is too long for this driver, which stops a shader's loops after %u iterations (%s; newer Mesa does not)", s->n_ctx, caps->loop_iterations, caps->driver_info);
     uint32_t sharing = parts > 1 ? 1 : fit / units < h->n_layer ? (uint32_t)(fit / units) : h->n_layer, in_slab = parts > 1 ? vkm_div_up(units, (uint32_t)parts) : units * sharing;
     s->n_kv = vkm_div_up(h->n_layer, sharing) * (uint32_t)parts;
-    s->kv_in_set = caps->kv_slabs / (uint32_t)parts * (uint32_t)parts;
+    s->kv_in_set = caps->texel_loads ? (uint32_t)parts : caps->kv_slabs / (uint32_t)parts * (uint32_t)parts;    /* texel buffers are of a set's first */
     s->layers = calloc(h->n_layer, sizeof *s->layers);
     s->kv = calloc(s->n_kv, sizeof *s->kv);
     if (!s->layers || !s->kv) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");

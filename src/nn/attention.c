@@ -8,6 +8,17 @@ static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv
     for (uint32_t i = 0; i < kv->n_parts; i++) ranges[(*n)++] = kv->parts[i];
 }
 
+#define TEXEL_HEAD 256u              /* dimensions of a head, which are all in registers, or on a stack */
+static bool aligned(struct vkm_region r) { return (r.at | r.ld) % 4 == 0; }
+static bool has_quads(uint32_t table) { return table == VKM_NONE || table % 4 == 0; }
+
+/* Whether lanes own heads, and rows (rope_heads, attention_rows): where all begin at a multiple of four words. By way of texel buffers where one is of the whole layer's cache: the same bits. */
+static bool by_rows(const struct vkm_build *b, const struct vkm_attention *a)
+{
+    return b->shape.texel_loads && a->head % 8 == 0 && a->head <= TEXEL_HEAD && a->n_rot % 4 == 0 && aligned(a->q) && aligned(a->k) && aligned(a->v) && aligned(a->out) &&
+           has_quads(a->tab_rope) && has_quads(a->tab_q_norm) && has_quads(a->tab_k_norm);
+}
+
 static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
 {
     struct vkm_push_rope_store push = {.ws_q = a->q.at, .ld_q = a->q.ld, .ws_k = a->k.at, .ld_k = a->k.ld, .ws_v = a->v.at, .ld_v = a->v.ld, .n_head = a->n_head, .n_head_kv = a->n_head_kv,
@@ -23,6 +34,11 @@ static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a,
     vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
+    if (by_rows(b, a)) {
+        const uint32_t spec[] = {b->shape.lanes, 1, a->head, a->neox, a->kv16, a->n_rot};
+        s.groups[0] = vkm_div_up(s.groups[0], b->shape.lanes);
+        return vkm_build_step(b, kv->n_parts == 1 ? "rope_heads_texel" : "rope_heads", "", spec, VKM_COUNT(spec), &s, "rope_store");
+    }
     const uint32_t lanes = b->shape.reduce_lanes < VKM_PANEL ? b->shape.reduce_lanes : VKM_PANEL;      /* four dimensions each of what is common: more workgroups at once */
     const uint32_t spec[] = {lanes, 1, a->head, a->neox, a->kv16, lanes, vkm_reduce_shared(b, lanes) == 1};
     return vkm_build_step(b, "rope_store", "", spec, VKM_COUNT(spec), &s, "rope_store");
@@ -65,7 +81,7 @@ static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_atten
 struct attention_plan {
     uint32_t segments, rows, lanes, nq, parts;
     uint32_t coop, row_lanes;                /* subgroups of attention_coop and lanes of a row; 0: another kernel */
-    bool cpu, few;                           /* attention_cpu; attention_one */
+    bool cpu, few, by_rows;                  /* attention_cpu; attention_one; attention_rows */
 };
 
 static struct attention_plan attention_plan(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n)
@@ -77,9 +93,11 @@ static struct attention_plan attention_plan(const struct vkm_build *b, const str
     while (p.nq > 1 && p.nq * vkm_div_up(a->head / 2, p.lanes) > 32) p.nq /= 2;             /* too many accumulators */
     p.parts = p.cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
     while (p.parts > 1 && attention_shared(p.parts, p.nq, a->head) > caps->shared_bytes) p.parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
+    p.by_rows = by_rows(b, a);
+    if (p.by_rows) p.lanes = p.nq = b->shape.lanes;
     p.coop = attention_coop(b, a, n / p.segments, &p.row_lanes);
     p.few = !p.coop && p.parts > 2 && p.lanes == VKM_PANEL && (uint64_t)p.segments * p.rows * a->n_head_kv <= ATTENTION_ONE;
-    while (p.nq > 1 && (p.few || p.nq / 2 >= p.rows)) p.nq /= 2;
+    while (p.nq > 1 && !p.by_rows && (p.few || p.nq / 2 >= p.rows)) p.nq /= 2;
     if (p.coop) p.nq = p.coop * b->shape.matrix.m;
     return p;
 }
@@ -129,6 +147,10 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         const struct vkm_shape *o = &b->shape;
         const uint32_t lanes = p.coop * caps->subgroup_size, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
         return vkm_build_step_of(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
+    }
+    if (p.by_rows) {
+        const uint32_t spec[] = {p.lanes, 1, a->head, a->kv16};
+        return vkm_build_step(b, kv->n_parts == 1 ? "attention_rows_texel" : "attention_rows", "", spec, VKM_COUNT(spec), &s, "attention");
     }
     bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU, many = b->shape.holds_many;
     const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,

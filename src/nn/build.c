@@ -81,8 +81,8 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     if (caps->type == VKM_TYPE_CPU) {
         bool dots = caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT);     /* a dozen instructions each there, and many of them take long to compile */
         uint32_t one_subgroup = caps->subgroup && caps->subgroup_size >= 4 && caps->subgroup_size <= 16 ? caps->subgroup_size : 8;      /* without barriers, of which these drivers make coroutines */
-        *s = (struct vkm_shape){.lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = one_subgroup, .sample_lanes = one_subgroup, .attention_lanes = 8, .attention_rows = 8};
-        vkm_shape_tiles(s, dots ? 8 : 16);
+        *s = (struct vkm_shape){.texel_loads = caps->texel_loads, .lanes = 8, .rows_per_lane = 4, .splits = 1, .reduce_lanes = one_subgroup, .sample_lanes = one_subgroup, .attention_lanes = 8, .attention_rows = 8};
+        vkm_shape_tiles(s, dots || caps->texel_loads ? 8 : 16);
         return;
     }
     uint32_t most = 256;
@@ -297,7 +297,8 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     bool normed = epilogue & VKM_EPILOGUE_NORMED, row = normed || (tier == VKM_TIER_INT8DOT && quantises(b, w, n_tile));
     const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed ? 1 | (b->shape.holds_many ? 2 : 0) : 0, w->kb};
     char name[32];
-    snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : "");
+    bool texels = tier == VKM_TIER_BASELINE && s->texel_loads && w->whole && w->slab == 0;
+    snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : texels ? "_texel" : "");
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
@@ -490,7 +491,9 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
     const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0, b->shape.holds_many ? 8 : 2};
-    return vkm_build_step(b, "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
+    bool texels = b->shape.texel_loads && c->width % 4 == 0 && (push.ws_x | push.ld_x | push.ws_y | push.ld_y) % 4 == 0 && (!c->shared.rows || (push.ws_shared | push.ld_shared) % 4 == 0) &&
+                  (!c->out.rows || (push.ws_out | push.ld_out) % 4 == 0) && (c->tab_norm == VKM_NONE || c->tab_norm % 4 == 0);
+    return vkm_build_step(b, texels ? "combine_norm_texel" : "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
 /* ---------------------------------------------------------------- sampling */

@@ -52,6 +52,7 @@ static inline struct vkm_region vkm_take(uint64_t *words, uint64_t rows, uint32_
 /* Workgroup shapes for this device: see vkm_shape_choose. */
 struct vkm_shape {
     bool scalar_loads;                       /* the kernels of matmul_cpu.glsl, weights in planes of words */
+    bool texel_loads;                        /* kernels named _texel, where all that they read lies in the first slab of their set */
     uint32_t lanes, rows_per_lane, splits;   /* matmul: local_size_x, RPL, local_size_y at most */
     uint8_t tile_from[VKM_TILE_CLASSES];     /* how tokens are cut into tiles: see abi.h */
     struct vkm_matrix matrix;                /* of matmul_coop.glsl; m 0: not in use */

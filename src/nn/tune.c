@@ -239,7 +239,7 @@ static const char magic[8] = "VKMTUNE";
 struct vkm_tuning_key vkm_tuning_key_of(const struct vkm_caps *caps, const struct vkm_shape *s)
 {
     static const char *const kernels[] = {"linear", "moe_gate_up", "moe_down"};
-    const uint32_t how[] = {caps->tiers, caps->subgroup_size, s->scalar_loads, s->lanes, s->rows_per_lane, s->splits, s->matrix.m, s->matrix.n, s->matrix.k, s->matrix_panels, s->matrix_subgroups, s->matrix_lanes, s->matrix_tokens};
+    const uint32_t how[] = {caps->tiers, caps->subgroup_size, s->scalar_loads, s->texel_loads, s->lanes, s->rows_per_lane, s->splits, s->matrix.m, s->matrix.n, s->matrix.k, s->matrix_panels, s->matrix_subgroups, s->matrix_lanes, s->matrix_tokens};
     uint64_t h = vkm_hash(VKM_HASH_START, how, sizeof how);
     for (size_t i = 0; i < vkm_module_count; i++)
         for (size_t k = 0; k < VKM_COUNT(kernels); k++)

@@ -20,6 +20,7 @@ struct slab { uint64_t used; uint32_t set; };
 struct vkm_plan {
     uint64_t slab_bytes;                /* most a slab may have */
     uint32_t set_slabs;                 /* most slabs of a set */
+    uint32_t few_slabs;                 /* of a set where a weight does not take more: texel buffers are of the first */
     struct item *items;  uint32_t n_items, cap_items;
     struct slab *slabs;  uint32_t n_slabs, cap_slabs;
     uint32_t *tables;    uint32_t n_tables, cap_tables;
@@ -44,6 +45,7 @@ vkm_result vkm_plan_create(const struct vkm_caps *caps, struct vkm_plan **out, v
     if (!p) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
     p->slab_bytes = (caps->storage_range < MAX_SLAB_BYTES ? caps->storage_range : MAX_SLAB_BYTES) / 16 * 16;
     p->set_slabs = caps->slabs;
+    p->few_slabs = caps->texel_loads ? 1 : caps->slabs;
     *out = p;
     return VKM_OK;
 }
@@ -137,7 +139,7 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
     uint32_t set = p->n_slabs ? p->slabs[p->n_slabs - 1].set : 0;
     uint32_t have = p->n_slabs - first_slab_of(p, set);
     uint64_t used = p->n_slabs ? p->slabs[p->n_slabs - 1].used : UINT64_MAX;
-    if (have + slabs_needed(p, w, panel_bytes, used) > p->set_slabs) {
+    if (have + slabs_needed(p, w, panel_bytes, used) > p->few_slabs) {
         if (slabs_needed(p, w, panel_bytes, UINT64_MAX) > p->set_slabs)
             return vkm_fail(err, VKM_ERR_LIMIT, "tensor %s needs more than the %u storage buffers of %llu bytes that the device binds at once", name, p->set_slabs, (unsigned long long)p->slab_bytes);
         set++;
