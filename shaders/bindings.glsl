@@ -31,12 +31,16 @@ layout(set = 0, binding = 8, rgba32f) readonly uniform imageBuffer table_quads;
 #  define SLAB_QUAD(slab, i) imageLoad(slab_quads, int(i))
 #  define SLAB_WORD(slab, i) imageLoad(slab_words, int(i)).x
 #  define WS_QUAD(i) imageLoad(ws_quads, int(i))
+#  define WS_FLOAT(i) imageLoad(ws_quads, int((i) / 4))[(i) % 4]
 #  define TABLE_QUAD(i) imageLoad(table_quads, int(i))
+#  define TABLE_FLOAT(i) imageLoad(table_quads, int((i) / 4))[(i) % 4]
 #  define KV_QUAD(slab, i) imageLoad(kv_quads, int(i))
 #else
 #  define SLAB_QUAD(slab, i) slabs4[slab].w[i]
 #  define SLAB_WORD(slab, i) slabs[slab].w[i]
 #  define WS_QUAD(i) ws4.f[i]
+#  define WS_FLOAT(i) ws.f[i]
 #  define TABLE_QUAD(i) tables4.f[i]
+#  define TABLE_FLOAT(i) tablesf.f[i]
 #  define KV_QUAD(slab, i) kv4[slab].w[i]
 #endif

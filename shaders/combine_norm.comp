@@ -14,10 +14,13 @@ layout(constant_id = 6) const uint ROWS = 2;        /* of y that are on their wa
 /* x[i] of token t with what is added to it; y: the token's rows */
 float added(uint t, uint x, uint y, float gate, uint i) {
     float sum = 0.0;
-    for (uint j = 0; j < push.n_add; j++) sum += ws.f[y + j * push.ld_y + i];
-    if (push.ws_shared != VKM_NONE) sum += gate * ws.f[push.ws_shared + t * push.ld_shared + i];
-    return fma(push.scale, sum, ws.f[x + i]);
+    for (uint j = 0; j < push.n_add; j++) sum += WS_FLOAT(y + j * push.ld_y + i);
+    if (push.ws_shared != VKM_NONE) sum += gate * WS_FLOAT(push.ws_shared + t * push.ld_shared + i);
+    return fma(push.scale, sum, WS_FLOAT(x + i));
 }
+
+/* The same behind main's first loop; texel buffers need not know what it wrote. */
+float again(uint i) { return push.n_add > 0 ? ws.f[i] : WS_FLOAT(i); }
 
 /* The same of all columns of a lane: everything is read, ROWS rows at a time, before anything is written, for a load behind a store would wait for it. Offsets of vec4. */
 vec4 kept[EACH + 1];
@@ -63,60 +66,26 @@ void norm_all(uint t, uint x, uint y, uint o, uint end, float gate) {
     }
 }
 
-#ifdef TEXELS
-/* Four columns of x[t] with what is added to them; offsets of vec4. Reads nothing that the other lanes write. */
-vec4 added4(uint t, uint x, uint y, float gate, uint i) {
-    vec4 sum = vec4(0.0), had = WS_QUAD(x + i);
-    if (push.n_add == 0) return had;
-    for (uint j = 0; j < push.n_add; j++) sum += WS_QUAD(y + j * push.ld_y / 4 + i);
-    if (push.ws_shared != VKM_NONE) sum += gate * WS_QUAD((push.ws_shared + t * push.ld_shared) / 4 + i);
-    return fma(vec4(push.scale), sum, had);
-}
-
-/* The same as main's end in quads, where loads are by way of texel buffers: x is made twice, for what a lane has written it could not read there. */
-void norm_quads(uint t, uint x, uint y, uint o, uint end, float gate) {
-    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, quads = push.width / 4;
-    float inv = 1.0;
-    if (push.ws_out != VKM_NONE && push.tab_norm != VKM_NONE) {
-        float squares = 0.0;
-        for (uint i = lane; i < quads; i += lanes) {
-            vec4 v = added4(t, x, y, gate, i);
-            squares += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
-        }
-        inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
-    }
-    for (uint i = lane; i < end / 4; i += lanes) {
-        vec4 v = i < quads ? added4(t, x, y, gate, i) : vec4(0.0);
-        if (push.n_add > 0 && i < quads) ws4.f[x + i] = v;
-        if (push.ws_out != VKM_NONE) ws4.f[o + i] = push.tab_norm != VKM_NONE && i < quads ? v * inv * TABLE_QUAD(push.tab_norm / 4 + i) : v;
-    }
-}
-#endif
-
 void main() {
     uint t = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
     uint x = push.ws_x + (push.ws_x_rows == VKM_NONE ? t : wsu.u[push.ws_x_rows + t]) * push.ld_x, y = push.ws_y + t * push.n_add * push.ld_y;
     uint o = push.ws_out + (push.ws_out_rows == VKM_NONE ? t : wsu.u[push.ws_out_rows + t]) * push.ld_out, end = (push.width + 31) / 32 * 32;
     float gate = push.ws_shared != VKM_NONE && push.ws_gate != VKM_NONE ? ws.f[push.ws_gate + t * push.ld_gate] : 1.0;
-#ifdef TEXELS
-    norm_quads(t, x / 4, y / 4, o / 4, end, gate);
-    return;
-#endif
     if (EACH != 0) {
         norm_all(t, x, y, o, end, gate);
         return;
     }
     float squares = 0.0;
     for (uint i = lane; i < push.width; i += lanes) {
-        float v = push.n_add > 0 ? added(t, x, y, gate, i) : ws.f[x + i];
+        float v = push.n_add > 0 ? added(t, x, y, gate, i) : WS_FLOAT(x + i);
         if (push.n_add > 0) ws.f[x + i] = v;
         squares += v * v;
     }
     if (push.ws_out == VKM_NONE) return;
     if (push.tab_norm == VKM_NONE) {
-        for (uint i = lane; i < end; i += lanes) ws.f[o + i] = i < push.width ? ws.f[x + i] : 0.0;
+        for (uint i = lane; i < end; i += lanes) ws.f[o + i] = i < push.width ? again(x + i) : 0.0;
         return;
     }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
-    for (uint i = lane; i < end; i += lanes) ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
+    for (uint i = lane; i < end; i += lanes) ws.f[o + i] = i < push.width ? again(x + i) * inv * TABLE_FLOAT(push.tab_norm + i) : 0.0;
 }

@@ -491,9 +491,7 @@ vkm_result vkm_combine_norm(struct vkm_build *b, const char *label, const struct
     else if (c->out.rows) vkm_writes_part(b, &s, c->out, (uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), n);
     uint32_t lanes = vkm_combine_lanes(b, c);
     const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), is_wide(b, c->width) ? vkm_div_up((uint32_t)vkm_align(c->width, VKM_PANEL_ROWS), 4 * lanes) : 0, b->shape.holds_many ? 8 : 2};
-    bool texels = b->shape.texel_loads && c->width % 4 == 0 && (push.ws_x | push.ld_x | push.ws_y | push.ld_y) % 4 == 0 && (!c->shared.rows || (push.ws_shared | push.ld_shared) % 4 == 0) &&
-                  (!c->out.rows || (push.ws_out | push.ld_out) % 4 == 0) && (c->tab_norm == VKM_NONE || c->tab_norm % 4 == 0);
-    return vkm_build_step(b, texels ? "combine_norm_texel" : "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
+    return vkm_build_step(b, b->shape.texel_loads ? "combine_norm_texel" : "combine_norm", "", spec, VKM_COUNT(spec), &s, label);
 }
 
 /* ---------------------------------------------------------------- sampling */
