@@ -136,6 +136,22 @@ Test(host, caps_only_ever_lower)
     OK(vkm_caps_clamp(&c, "int8dot,coopmat", &err));
     cr_expect_eq(c.tiers, B | S | M);                           /* one without the other */
 
+    c = full;
+    c.type = VKM_TYPE_CPU;
+    OK(vkm_caps_clamp(&c, "scalar,texel", &err));
+    cr_expect(!c.scalar_loads && !c.texel_loads);               /* only where the device can */
+    c.device_address = c.scalar_loads = c.texel_buffers = true;
+    OK(vkm_caps_clamp(&c, "texel", &err));
+    cr_expect(c.texel_loads && !c.scalar_loads);                /* one way of loading or another */
+    OK(vkm_caps_clamp(&c, "scalar", &err));
+    cr_expect(c.scalar_loads && !c.texel_loads);
+    OK(vkm_caps_clamp(&c, "gather", &err));
+    cr_expect(!c.scalar_loads && !c.texel_loads);
+    OK(vkm_caps_clamp(&c, "texel,subgroup", &err));
+    cr_expect(c.texel_loads && c.tiers == (B | S));
+    OK(vkm_caps_clamp(&c, "baseline", &err));
+    cr_expect(!c.texel_loads && !c.texel_buffers);              /* the kernels that GPUs get */
+
     static const char *const wrong[] = {"faster", "baseline,", ",baseline", "range", "range=", "range=x", "range=0", "range=-1", "range=1k", "range=100", "color=3",
                                         "shared=99999999999999999999999", "baseline,,fp16", " baseline"};
     for (size_t i = 0; i < VKM_COUNT(wrong); i++) {

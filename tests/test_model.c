@@ -146,6 +146,21 @@ Test(types, scalar_loads_1) { FIRST_DRIVER_ONLY(); check_scalar_loads("qwen3moe"
 Test(types, scalar_loads_2) { FIRST_DRIVER_ONLY(); check_scalar_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
 Test(types, scalar_loads_3) { FIRST_DRIVER_ONLY(); check_scalar_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
 
+/* Loads by way of texel buffers, also on CPU drivers that are not faster so. Every type once. */
+static void check_texel_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
+{
+    struct rig r;
+    const struct ref_testmodel o = of_types(arch, gate_up, down, attention, output);
+    rig_device(&r, "texel");
+    bool can = vkm_device_caps(r.device)->texel_loads;
+    if (can) check_model(&r, &o, few_tokens(), arch);
+    rig_close(&r);
+    if (!can) cr_skip_test("the driver has no storage texel buffers of the size of its storage range");
+}
+Test(types, texel_loads_1) { check_texel_loads("qwen3moe", REF_Q4_0, REF_Q6_K, REF_Q8_0, REF_F16); }
+Test(types, texel_loads_2) { check_texel_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
+Test(types, texel_loads_3) { check_texel_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
+
 /* ---------------------------------------------------------------- tiers that give up exactness
  * Against the reference, never against vkmoe's own f32; models whose routers decide clearly, for a token with another expert has other logits. All types, in models of mixed types;
  * prompts in one pass, with tiles of many sizes, then token by token. */
