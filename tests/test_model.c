@@ -232,7 +232,7 @@ Test(types, other_architectures)
     for (size_t i = 0; i < VKM_COUNT(architectures); i++)
         for (size_t t = 0; t < VKM_COUNT(types); t++) {
             if (!strcmp(architectures[i], "qwen2moe") || (!full() && types[t].id != REF_Q4_K)) continue;
-            struct ref_testmodel o = of_type(architectures[i], types[t].id, 1);
+            struct ref_testmodel o = of_type(architectures[i], types[t].id, full() ? 4 : 1);
             char what[64];
             snprintf(what, sizeof what, "%s %s", architectures[i], types[t].name);
             check_model(&r, &o, few_tokens(), what);

@@ -56,10 +56,8 @@ struct bench_plan {
     struct vkm_moe moe;                                     /* as vkm_moe_layer wants it */
     uint32_t tab_norm;                                      /* n_embd ones */
     uint64_t bytes;                                         /* of one copy */
-    uint64_t slab_limit;
-    uint32_t set_limit;
-    uint64_t *slab_bytes; uint32_t *slab_set, n_slabs, n_sets;
-    uint32_t *tables, n_tables;                             /* of one copy, without device addresses */
+    struct vkm_plan *weights;                               /* as a model's */
+    uint32_t n_slabs, n_sets, n_tables;                     /* n_tables: words of one copy */
     struct bench_run *runs; uint32_t n_runs;
 };
 /* VKM_ERR_LIMIT, saying why, where the device cannot bind such a layer. */

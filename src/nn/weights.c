@@ -66,6 +66,8 @@ void vkm_plan_destroy(struct vkm_plan *p)
 uint64_t vkm_plan_bytes(const struct vkm_plan *p) { return p->bytes; }
 uint64_t vkm_plan_slab_bytes(const struct vkm_plan *p, uint32_t i) { return i < p->n_slabs ? p->slabs[i].used : 0; }
 uint32_t vkm_plan_table_words(const struct vkm_plan *p) { return p->n_tables; }
+const uint32_t *vkm_plan_tables(const struct vkm_plan *p) { return p->tables; }
+uint32_t vkm_plan_slab_set(const struct vkm_plan *p, uint32_t i) { return p->slabs[i].set; }
 
 uint32_t vkm_plan_table(struct vkm_plan *p, const void *words, uint32_t n)
 {
@@ -87,10 +89,10 @@ static struct slab *room(struct vkm_plan *p, uint64_t bytes, uint32_t set)
     return &p->slabs[p->n_slabs++];
 }
 
-static uint32_t first_slab_of(const struct vkm_plan *p, uint32_t set)
+uint32_t vkm_plan_first_slab(const struct vkm_plan *p, uint32_t set)
 {
-    uint32_t i = p->n_slabs;
-    while (i > 0 && p->slabs[i - 1].set == set) i--;
+    uint32_t i = 0;
+    while (i < p->n_slabs && p->slabs[i].set < set) i++;
     return i;
 }
 
@@ -137,7 +139,7 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
     w->n_chunks = vkm_div_up(w->n_panels, w->chunk_panels);
 
     uint32_t set = p->n_slabs ? p->slabs[p->n_slabs - 1].set : 0;
-    uint32_t have = p->n_slabs - first_slab_of(p, set);
+    uint32_t have = p->n_slabs - vkm_plan_first_slab(p, set);
     uint64_t used = p->n_slabs ? p->slabs[p->n_slabs - 1].used : UINT64_MAX;
     if (have + slabs_needed(p, w, panel_bytes, used) > p->few_slabs) {
         if (slabs_needed(p, w, panel_bytes, UINT64_MAX) > p->set_slabs)
@@ -152,7 +154,7 @@ vkm_result vkm_plan_add(struct vkm_plan *p, struct vkm_weight *w, const struct v
             uint32_t panels = w->n_panels - c * w->chunk_panels < w->chunk_panels ? w->n_panels - c * w->chunk_panels : w->chunk_panels;
             struct slab *slab = room(p, panels * panel_bytes, set);
             if (!slab) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");
-            const uint32_t entry[VKM_CHUNK_WORDS] = {(uint32_t)(slab - p->slabs) - first_slab_of(p, set), (uint32_t)(slab->used / 16)};   /* the address once there is one */
+            const uint32_t entry[VKM_CHUNK_WORDS] = {(uint32_t)(slab - p->slabs) - vkm_plan_first_slab(p, set), (uint32_t)(slab->used / 16)};   /* the address once there is one */
             if (e == 0 && c == 0) w->slab = entry[0], w->at = entry[1];
             w->whole = w->whole && entry[0] == w->slab;
             if (vkm_plan_table(p, entry, VKM_CHUNK_WORDS) == VKM_NONE) return vkm_fail(err, VKM_ERR_HOST_MEMORY, "out of host memory");

@@ -27,6 +27,10 @@ uint64_t vkm_plan_bytes(const struct vkm_plan *plan);
 /* What the upload will allocate: bytes of slab i, 0 beyond the last; words of the tables; bytes of the ring, where buffers are not mapped. */
 uint64_t vkm_plan_slab_bytes(const struct vkm_plan *plan, uint32_t i);
 uint32_t vkm_plan_table_words(const struct vkm_plan *plan);
+/* The set that slab i is of; the first slab of a set; the tables, without device addresses: the plan's, until something is added. */
+uint32_t vkm_plan_slab_set(const struct vkm_plan *plan, uint32_t i);
+uint32_t vkm_plan_first_slab(const struct vkm_plan *plan, uint32_t set);
+const uint32_t *vkm_plan_tables(const struct vkm_plan *plan);
 uint64_t vkm_plan_ring_bytes(const struct vkm_plan *plan);
 
 struct vkm_slab_set { uint32_t first, count; };                     /* slabs of one descriptor set */
