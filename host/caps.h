@@ -40,7 +40,7 @@ struct vkm_caps {
     bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
     bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */
     bool texel_buffers;            /* a CPU driver with storage texel buffers as large as the storage range */
-    bool texel_loads;              /* one that loads from them much faster than from storage buffers: kernels named _texel */
+    bool texel_loads;              /* one that loads from them much faster than from storage buffers: kernels named _texel. Not beside scalar_loads */
     bool int8dot;                  /* shaderIntegerDotProduct */
     bool int8dot_accelerated;      /* the driver says that packed signed 4x8 bits are faster than without */
     bool int8;                     /* shaderInt8: cooperative matrices of int8 */
@@ -60,7 +60,7 @@ void vkm_caps_tiers(const struct vkm_caps *caps, vkm_text *out);
 
 /* Clamps by a string such as "baseline" or "fp16,range=1048576,shared=16384,invocations=128,slabs=1,heap=1073741824". "baseline" and "subgroup" take away everything above,
  * "fp16", "int8dot" and "coopmat" ask for those kernels wherever the device has them, also beside each other.
- * "fast" asks for coopmat on what is no CPU driver. Also "all", "kv_slabs=N", "gather" (no scalar_loads) and "scalar" (scalar_loads wherever device_address allows it), and for tests "slow_conversion" (as if it were) and "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
+ * "fast" asks for coopmat on what is no CPU driver. Also "all", "kv_slabs=N", "gather" (neither scalar_loads nor texel_loads), "scalar" and "texel" (either wherever device_address or texel_buffers allows it), and for tests "slow_conversion" (as if it were) and "staged": device memory is not mapped, as on a discrete GPU; heap= makes allocations beyond it fail.
  * Tiers and numbers only ever lower what the device has. Unknown words are VKM_ERR_ARGUMENT. */
 vkm_result vkm_caps_clamp(struct vkm_caps *caps, const char *clamp, vkm_error *err);
 /* One line for people. */

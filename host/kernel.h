@@ -1,6 +1,7 @@
 /* Kernels: SPIR-V modules by name, specialised into pipelines when a program needs them, one pipeline layout for all.
  *
  * Descriptor set 0:  0 slabs[caps.slabs]  weights, read-only    1 workspace    2 kv[caps.kv_slabs]    3 tables, read-only
+ *                    with caps.texel_loads also 4 to 8, texel buffers (shaders/bindings.glsl) of the workspace, the tables, slabs[0] and kv[0], for the kernels named _texel
  * Push constants:    128 bytes. Specialisation constants 0, 1 are the sizes of the two arrays, filled in here; 2, 3 are local_size_x and y; others from 4 on are the kernel's. */
 #ifndef VKM_HOST_KERNEL_H
 #define VKM_HOST_KERNEL_H

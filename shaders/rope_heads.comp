@@ -1,6 +1,6 @@
 #version 450
 /* rope_store.comp for CPU drivers with caps.texel_loads: a lane owns a head of a token and does all of it, so nothing passes between lanes (see attention_rows.comp). Workgroups: x = heads (q, then k, then v),
- * a lane each, y = tokens. The sum of the head's norm is that of four dimensions at a time. lavapipe 22.3, 128 tokens of 8 heads of 64, five layers: 2 ms, rope_store 13, and less than half the time to compile. */
+ * a lane each, y = tokens. The sum of a head's norm is that of every fourth dimension, then of these. lavapipe 22.3, the bundled model, a prompt of 128 tokens: 2.3 ms (rope_store.comp 13). */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"

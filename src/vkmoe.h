@@ -166,7 +166,8 @@ typedef struct vkm_device_params {
     const char *select;          /* NULL: best (discrete > integrated > virtual > cpu). "0": by index. else: part of the name, case-insensitive */
     const char *caps;            /* NULL: what the device has, in f32 arithmetic. "baseline" | "subgroup": less; "fp16" (f16 products, f32 sums), "int8dot" (activations as
                                     int8, int32 sums), "coopmat" (f16 matrices, f32 sums; a token's bits then depend on how many share its tile): kernels that are less
-                                    exact, where the device has them and they may be faster; "fast": coopmat on a GPU that has it, which is what the program takes. Then optional clamps: "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
+                                    exact, where the device has them and they may be faster; "fast": coopmat on a GPU that has it, which is what the program takes. On CPU drivers "gather", "texel" or "scalar": how
+                                    kernels load, instead of what is the fastest. Then optional clamps: "baseline,range=1048576,shared=16384,invocations=128,slabs=1" */
     const char *cache_path;      /* pipeline cache file. NULL: no cache on disk. */
     bool validation;             /* VK_LAYER_KHRONOS_validation if installed; messages go to `log` as VKM_LOG_ERROR and are counted */
     vkm_log_fn log;
