@@ -309,8 +309,8 @@ static void describe(struct vkm_bindings *b, VkWriteDescriptorSet *write, VkDesc
 /* As shaders/bindings.glsl has them. */
 static VkResult create_views(struct vkm_bindings *b, const vkm_buffer *slab, const vkm_buffer *kv, const vkm_buffer *tables)
 {
-    const struct { const vkm_buffer *buffer; VkFormat format; } of[VKM_TEXEL_VIEWS] = {{slab, VKM_TEXEL_QUADS}, {slab, VKM_TEXEL_WORDS}, {b->workspace, VKM_TEXEL_FLOATS}, {kv, VKM_TEXEL_QUADS},
-                                                                                               {tables, VKM_TEXEL_FLOATS}};
+    const struct { const vkm_buffer *buffer; VkFormat format; } of[VKM_TEXEL_VIEWS] = {
+        {slab, VKM_TEXEL_QUADS}, {slab, VKM_TEXEL_WORDS}, {b->workspace, VKM_TEXEL_FLOATS}, {kv, VKM_TEXEL_QUADS}, {tables, VKM_TEXEL_FLOATS}};
     VkResult r = VK_SUCCESS;
     for (uint32_t i = 0; r == VK_SUCCESS && i < VKM_TEXEL_VIEWS; i++)
         r = b->device->vk.vkCreateBufferView(b->device->handle, &(VkBufferViewCreateInfo){

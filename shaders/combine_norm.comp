@@ -19,8 +19,12 @@ float added(uint t, uint x, uint y, float gate, uint i) {
     return fma(push.scale, sum, WS_FLOAT(x + i));
 }
 
-/* The same behind main's first loop; texel buffers need not know what it wrote. */
+/* x behind main's first loop: a texel buffer need not know what it wrote */
+#ifdef TEXELS
 float again(uint i) { return push.n_add > 0 ? ws.f[i] : WS_FLOAT(i); }
+#else
+#  define again(i) ws.f[i]
+#endif
 
 /* The same of all columns of a lane: everything is read, ROWS rows at a time, before anything is written, for a load behind a store would wait for it. Offsets of vec4. */
 vec4 kept[EACH + 1];

@@ -67,9 +67,9 @@ uint32_t vkm_shape_splits(const struct vkm_shape *s, const struct vkm_weight *w)
     return splits;
 }
 
-/* With texel loads (lavapipe before Mesa 26) eight rows a lane are no faster than four and take a quarter longer to compile, tiles of 16 tokens no faster than of 8.
- * CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
- * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
+/* CPU drivers run a workgroup's subgroups one after another and switch coroutines at barriers: one subgroup a workgroup, a big register tile, no splitting of columns
+ * (measured in the drivers' notes: 16 tokens x 4 rows a lane is the best GEMM there). With texel loads tiles of 16 tokens are no faster than of 8, eight rows a lane
+ * neither and a quarter longer to compile. GPUs want many lanes and hide latency with waves: fewer rows a lane, columns split over
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 {
