@@ -150,7 +150,8 @@ static bool loads_scalars(const struct vkm_caps *caps)
     return caps->device_address && caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && caps->driver_version >= VK_MAKE_VERSION(26, 0, 0);
 }
 /* lavapipe before Mesa 26 makes a loop over the lanes of every load from a storage buffer, and each word of each lane waits for a store to a part of a register that lies in memory. Cycles of a load of
- * four words by 8 lanes, from a storage buffer and from a texel buffer: Mesa 22.3.6 630 and 40, 25.0.7 190 and 70; 26.2.6 140 and 10, where scalar loads take next to none. SwiftShader 260 and 280. */
+ * four words by 8 lanes, from a storage buffer and from a texel buffer: Mesa 22.3.6 630 and 40, 25.0.7 190 and 70; 26.2.6 140 and 10, where scalar loads take next to none. SwiftShader 260 and 280.
+ * Other versions between were not tried. */
 static bool loads_texels(const struct vkm_caps *caps) { return caps->driver_id == VK_DRIVER_ID_MESA_LLVMPIPE && !caps->scalar_loads; }
 static bool has_texel_buffers(const struct vkm_instance *instance, VkPhysicalDevice physical, const VkPhysicalDeviceLimits *limits, const struct vkm_caps *caps)
 {
