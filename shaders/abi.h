@@ -31,7 +31,7 @@ struct vkm_push_matmul {
     uint n;                     /* tokens (linear), or slots */
     uint first;                 /* first token of this dispatch (linear) */
     uint ws_x, ld_x, ws_y, ld_y;
-    uint tab_bias;              /* [experts][rows], of pairs [experts][2][rows]; or VKM_NONE */
+    uint tab_bias;              /* VKM_EPILOGUE_BIASED: [experts][rows], of pairs [experts][2][rows] */
     uint ws_tiles, ws_perm, ws_scale;   /* MoE: tile list, sorted row -> slot, routing weight of a slot */
     uint n_used;                /* MoE: k */
     uint ws_address[2];         /* of the workspace, with caps.scalar_loads */
@@ -47,7 +47,7 @@ struct vkm_push_matmul {
 /* What becomes of the sums, one constant of the pipeline: these bits, and an activation */
 #define VKM_EPILOGUE_GLU 1              /* panels of gate and up: act(gate) * up */
 #define VKM_EPILOGUE_ACT 1              /* shift: the activation, three bits */
-#define VKM_EPILOGUE_BIASED 16          /* pairs have biases (rows do where tab_bias says so) */
+#define VKM_EPILOGUE_BIASED 16          /* tab_bias; a constant, for a CPU driver does what a branch not taken does, too */
 #define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
 #define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
 #define VKM_EPILOGUE_ADD 128            /* residual * y (linear), or that of the sum of a token's slots (moe_down), is added to the residual stream; not of cooperative matrices */

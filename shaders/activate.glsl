@@ -2,7 +2,7 @@
  * does not need folds away. Rules: moe-models facts, section 3; gated linear units: Shazeer 2020. */
 const uint GLU = EPILOGUE & VKM_EPILOGUE_GLU;
 const uint ACT = EPILOGUE >> VKM_EPILOGUE_ACT & 7u;
-const bool BIASED_PAIRS = (EPILOGUE & VKM_EPILOGUE_BIASED) != 0;
+const bool BIASED = (EPILOGUE & VKM_EPILOGUE_BIASED) != 0;
 const bool WEIGHT_FIRST = (EPILOGUE & VKM_EPILOGUE_WEIGHT_FIRST) != 0;
 const bool HALVES = (EPILOGUE & VKM_EPILOGUE_HALVES) != 0;
 const bool ADDED = (EPILOGUE & VKM_EPILOGUE_ADD) != 0;

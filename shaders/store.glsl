@@ -15,14 +15,14 @@ float bias_at(uint e, uint i) { return tablesf.f[push.tab_bias + e * push.rows +
 /* What a pair's sums become. `scale`: the token's weight, where it multiplies the expert's input, and so what the matrices make of it. */
 float finish_pair(uint e, uint i, float g, float u, float scale) {
     if (WEIGHT_FIRST) { g *= scale; u *= scale; }
-    if (BIASED_PAIRS && i < push.rows) { g += bias_at(2 * e, i); u += bias_at(2 * e + 1, i); }
+    if (BIASED && i < push.rows) { g += bias_at(2 * e, i); u += bias_at(2 * e + 1, i); }
     return gated(g, u);
 }
 
 /* The same of a row's sum. */
 float finish_row(uint e, uint i, float v, float scale) {
     if (WEIGHT_FIRST) v *= scale;
-    if (push.tab_bias != VKM_NONE && i < push.rows) v += bias_at(e, i);
+    if (BIASED && i < push.rows) v += bias_at(e, i);
     v = activate(v);
     return WEIGHT_FIRST ? v : v * scale;
 }

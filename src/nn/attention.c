@@ -12,11 +12,17 @@ static void kv_ranges(struct vkm_range *ranges, uint32_t *n, const struct vkm_kv
 static bool aligned(struct vkm_region r) { return (r.at | r.ld) % 4 == 0; }
 static bool has_quads(uint32_t table) { return table == VKM_NONE || table % 4 == 0; }
 
-/* Whether lanes own heads, and rows (rope_heads, attention_rows): where all begin at a multiple of four words. By way of texel buffers where one is of the whole layer's cache: the same bits. */
+/* Whether lanes own heads (rope_heads): on CPU drivers with either kind of fast loads, where all begin at a multiple of four words. */
+static bool heads_by_lanes(const struct vkm_build *b, const struct vkm_attention *a)
+{
+    return (b->shape.texel_loads || b->shape.scalar_loads) && a->head % 4 == 0 && a->n_rot % (a->neox ? 8 : 4) == 0 && aligned(a->q) && aligned(a->k) && aligned(a->v) &&
+           has_quads(a->tab_rope) && has_quads(a->tab_q_norm) && has_quads(a->tab_k_norm);
+}
+
+/* Whether lanes own rows (attention_rows). By way of texel buffers where one is of the whole layer's cache: the same bits. */
 static bool by_rows(const struct vkm_build *b, const struct vkm_attention *a)
 {
-    return b->shape.texel_loads && a->head % 8 == 0 && a->head <= TEXEL_HEAD && a->n_rot % 4 == 0 && aligned(a->q) && aligned(a->k) && aligned(a->v) && aligned(a->out) &&
-           has_quads(a->tab_rope) && has_quads(a->tab_q_norm) && has_quads(a->tab_k_norm);
+    return b->shape.texel_loads && a->head % 8 == 0 && a->head <= TEXEL_HEAD && aligned(a->q) && aligned(a->out);
 }
 
 static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a, const struct vkm_kv *kv, uint32_t n)
@@ -34,10 +40,10 @@ static vkm_result rope_store(struct vkm_build *b, const struct vkm_attention *a,
     vkm_writes_part(b, &s, a->q, a->n_head * a->head, n);
     kv_ranges(s.reads, &s.n_reads, kv);               /* other positions stay */
     kv_ranges(s.writes, &s.n_writes, kv);
-    if (by_rows(b, a)) {
+    if (heads_by_lanes(b, a)) {
         const uint32_t spec[] = {b->shape.lanes, 1, a->head, a->neox, a->kv16, a->n_rot};
         s.groups[0] = vkm_div_up(s.groups[0], b->shape.lanes);
-        return vkm_build_step(b, kv->n_parts == 1 ? "rope_heads_texel" : "rope_heads", "", spec, VKM_COUNT(spec), &s, "rope_store");
+        return vkm_build_step(b, b->shape.texel_loads ? "rope_heads_texel" : "rope_heads", "", spec, VKM_COUNT(spec), &s, "rope_store");
     }
     const uint32_t lanes = b->shape.reduce_lanes < VKM_PANEL ? b->shape.reduce_lanes : VKM_PANEL;      /* four dimensions each of what is common: more workgroups at once */
     const uint32_t spec[] = {lanes, 1, a->head, a->neox, a->kv16, lanes, vkm_reduce_shared(b, lanes) == 1};

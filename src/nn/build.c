@@ -279,7 +279,7 @@ uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilog
     if (e->residual) push->ws_residual = e->residual->x.at, push->ld_residual = e->residual->x.ld, push->residual = e->residual->scale, push->ws_arrived = e->residual->ws_arrived;
     uint32_t bits = (w->glu ? VKM_EPILOGUE_GLU : 0) | e->act << VKM_EPILOGUE_ACT | (e->weight_first ? VKM_EPILOGUE_WEIGHT_FIRST : 0);
     if (w->glu && e->limited) bits |= VKM_EPILOGUE_LIMITED;
-    if (w->glu && e->tab_bias != VKM_NONE) bits |= VKM_EPILOGUE_BIASED;
+    if (e->tab_bias != VKM_NONE) bits |= VKM_EPILOGUE_BIASED;
     if (e->norm) bits |= VKM_EPILOGUE_NORMED;
     if (e->residual) bits |= VKM_EPILOGUE_ADD;
     return bits;
