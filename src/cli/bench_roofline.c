@@ -11,6 +11,8 @@
 #define READ_BYTES (1ull << 30)                    /* more than any cache in front of device memory */
 #define READ_BYTES_CPU (256 * MIB)
 #define SLAB_BYTES (256 * MIB)
+#define WORKGROUP_BYTES 8192                       /* of a slab, at least: of every shape of bench_read, and of bench_fill */
+_Static_assert(SLAB_BYTES / WORKGROUP_BYTES <= 65535, "workgroups that Vulkan promises in a dimension; Intel's drivers, Adreno's and SwiftShader have no more");
 #define SLABS_MAX 64
 #define KV_MAX VKM_STEP_RANGES                     /* a copy declares each of them */
 #define CACHED_BYTES (2 * MIB)                     /* fits the last cache of GPUs that have one worth the name */
@@ -57,7 +59,7 @@ static vkm_result fill(struct roof *f, uint32_t slab)
 {
     vkm_bindings *as_workspace = NULL;
     vkm_program *program = NULL;
-    uint32_t lanes = 64, n4 = (uint32_t)(f->slab_bytes / 16);
+    uint32_t lanes = WORKGROUP_BYTES / 64, n4 = (uint32_t)(f->slab_bytes / 16);
     const uint32_t spec[] = {lanes, 1};
     struct vkm_push_bench_fill push = {.n4 = n4, .first = first_word(slab)};
     struct vkm_step step = {.groups = {vkm_div_up(n4, lanes * 4), 1, 1}, .bytes = f->slab_bytes, .n_writes = 1, .writes = {{NULL, 0, f->slab_bytes}}};
