@@ -16,6 +16,9 @@ layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as goo
 #ifndef KEYS_AT_ONCE
 #  define KEYS_AT_ONCE 4             /* times four: divides KEYS4 */
 #endif
+#ifndef ONE_TOKEN
+#  define ONE_TOKEN (TOPK.few == 1)
+#endif
 #ifndef SLOTS
 #  define SLOTS (VKM_FEW_ROWS * 32)   /* of a workgroup */
 #endif
@@ -173,7 +176,7 @@ void sort_token(uint n) {
 /* Sorts n slots, stable, and lists the tiles of the experts among them, none of which has more rows than there are tokens. */
 void sort(uint n) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    if (TOPK.few == 1) {
+    if (ONE_TOKEN) {
         sort_token(n);
         return;
     }

@@ -196,7 +196,9 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     vkm_writes_part(b, &step, s->logits, w->rows, n);
     const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
     uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.scalar_loads};
-    return vkm_build_step(b, "moe_route", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_route");
+    bool quads = ((c->x.at | c->x.ld | c->y.at | c->y.ld | c->out.at | c->out.ld | c->width | c->tab_norm) % 4) == 0;
+    bool texels = b->shape.texel_loads && w->whole && w->slab == 0 && quads;
+    return vkm_build_step(b, texels ? "moe_route_texel" : "moe_route", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_route");
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
