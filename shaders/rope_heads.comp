@@ -1,6 +1,8 @@
 #version 450
-/* rope_store.comp for CPU drivers with caps.texel_loads: a lane owns a head of a token and does all of it, so nothing passes between lanes (see attention_rows.comp). Workgroups: x = heads (q, then k, then v),
- * a lane each, y = tokens. The sum of a head's norm is that of every fourth dimension, then of these. lavapipe 22.3, the bundled model, a prompt of 128 tokens: 2.3 ms (rope_store.comp 13). */
+/* rope_store.comp for CPU drivers that load fast in one way or the other (caps.texel_loads, caps.scalar_loads): a lane owns a head of a token and does all of it, so nothing passes between lanes (see
+ * attention_rows.comp). Workgroups: x = heads (q, then k, then v), a lane each, y = tokens. The sum of a head's norm is that of every fourth dimension, then of these. In milliseconds of a prompt, rope_store.comp before:
+ * lavapipe 22.3, the bundled model, 128 tokens: 13 to 2.9; of Mesa 26 5.1 to 3.1, and models of 1,024 columns, 512 tokens: 50 to 19 and 86 to 22. With the head in registers and all loops unrolled 22.3 took 2.4,
+ * and 1.35 s to compile instead of 0.4. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
 #include "abi.h"
