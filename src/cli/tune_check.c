@@ -164,7 +164,7 @@ static double ratio(const struct tune_racer *a, const struct tune_racer *b)
     return bench_stat_of(of, a->n_runs).median;
 }
 
-/* Over the best of the second race; again: the tuned ones over themselves. */
+/* Over the best of the second race; again: the tuned ones over themselves, which may be below 1. */
 struct result { double tuned, standard, again; };
 
 static vkm_result race(struct check *k, struct result *result)
@@ -188,7 +188,7 @@ static vkm_result race(struct check *k, struct result *result)
     if (n > 1) {
         finals[n] = finals[at[0]];
         TRY(tune_race(t->device, finals, n + 1, FINAL_ROUNDS, FINAL_ROUNDS, 0, t->err));
-        result->again = fmax(1, ratio(&finals[n], &finals[at[0]]));
+        result->again = ratio(&finals[n], &finals[at[0]]);
     }
     uint32_t first = 0;
     for (uint32_t i = 1; i < n; i++)
@@ -311,7 +311,7 @@ int tune_check(struct tune *t)
         }
         if (r) break;
         show_case(&k, i, n, &result, j);
-        tuned[done] = result.tuned, standard[done] = result.standard, again[done++] = result.again;
+        tuned[done] = result.tuned, standard[done] = result.standard, again[done++] = fmax(1, result.again);
     }
     if (status == STATUS_OK && j) json_close(j);
     if (done) {
