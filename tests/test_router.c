@@ -823,7 +823,7 @@ Test(layer, in_one_kernel)
         for (int apart = 0; apart < 2; apart++) {
             struct vkm_moe_rule rule;
             struct vkm_moe m = {.n_expert = 16, .n_embd = EMBD, .gate_up = {.n_panels = 5}, .down = {.n_panels = 3}, .router = {.type = vkm_type_find(0), .rows = 16, .cols = EMBD, .experts = 1, .kb = 1,
-                                .n_panels = 1, .n_chunks = 1, .chunk_panels = 1, .tab = 7000}};
+                                .n_panels = 1, .n_chunks = 1, .chunk_panels = 1, .tab = 7000, .whole = t.build.shape.texel_loads /* or texel buffers are not used */}};
             struct vkm_moe_space s = {0};
             uint64_t words = 0;
             OK(vkm_moe_rule_init(&kinds[i], 16, &rule, &err));
