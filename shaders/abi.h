@@ -47,7 +47,7 @@ struct vkm_push_matmul {
 /* What becomes of the sums, one constant of the pipeline: these bits, and an activation */
 #define VKM_EPILOGUE_GLU 1              /* panels of gate and up: act(gate) * up */
 #define VKM_EPILOGUE_ACT 1              /* shift: the activation, three bits */
-#define VKM_EPILOGUE_BIASED 16          /* tab_bias; a constant, for a CPU driver does what a branch not taken does, too */
+#define VKM_EPILOGUE_BIASED 16          /* sums have biases: tab_bias */
 #define VKM_EPILOGUE_WEIGHT_FIRST 32    /* the routing weight multiplies an expert's input instead of its output */
 #define VKM_EPILOGUE_LIMITED 64         /* g sigmoid(alpha g) (u + add) of g up to limit and u within +-limit */
 #define VKM_EPILOGUE_ADD 128            /* residual * y (linear), or that of the sum of a token's slots (moe_down), is added to the residual stream; not of cooperative matrices */
