@@ -1,25 +1,30 @@
-/* The matrix multiplication for CPU drivers that load from a uniform address once for all lanes (caps.scalar_loads; llvmpipe of Mesa 26). Same sums in the same order as matmul.glsl,
- * but for the scale of a block, which multiplies the block's sum. What such a driver makes of a load decides everything (read off its machine code; q4_0, one core of a Zen 3, GFLOP/s):
+/* The matrix multiplication for CPU drivers that load from a uniform address once for all lanes (caps.scalar_loads; llvmpipe of Mesa 26). What such a driver makes of a load decides everything (read off its
+ * machine code; Q4_0, one core of a Zen 3, GFLOP/s):
  *     descriptor, address differs by lane: a branch, a bounds check and an insert for each lane, 50 instructions           matmul.glsl: decode 6, 16 tokens 8
  *     descriptor, uniform: a branch and bounds check for each word, and every load of the loop body hoisted and spilled
- *     device address, uniform: one instruction, no mask, no check                                                          here: decode 15, 16 tokens 20 to 32
+ *     device address, uniform: one instruction, no mask, no check                                                          here: decode 15 to 20, 8 tokens 22 to 35
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
- * Tried and slower: x through shared memory (it is bounds-checked too), x by lanes and subgroupBroadcast, two blocks a pass (spills).
- * Tried, and not told apart from this in whole models: fma(), which is one instruction there instead of two. Tiles of one row take 0.65 to 0.9 times as long with it (Q4_K, Q4_0, F16; Q6_K 1.15), of four
- * as long, of eight 1.1 to 1.3, of sixteen 1.3 and more; and all sizes have to round alike. Of the 1,000 instructions of a step of eight columns, eight tokens and four
- * rows 256 are then products, 444 move sums from and to the stack (it holds two columns of weights in registers and goes through all tokens, whatever the order here: pairs of tokens first
- * give the same code), 130 unpack weights, 100 are the loop's masks. Two or four steps an iteration: no faster.
- * Two rows of a lane at a time, or one, in a loop of its own each, so that sums stay in registers: tiles of 8 and 16 as fast (Q8_0 0.93 of the time), of one row 1.2 and 1.5 times as long, F32 twice.
- * Tried too: the weights of 8, 16 or 32 columns unpacked once, then tokens four at a time, each four in a loop of its own so that their sums stay in registers: 0.9 times the speed; two at a time: a tenth.
- * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. */
+ * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
+ * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
+ * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, by turns, noise of a tenth), all rows at once in steps of eight columns without fma, and as it is here:
+ *              1 token      4            8                              1 token      4            8
+ *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_0     65 ->  59    215 -> 165   430 -> 290
+ *     F16      85 ->  82    240 -> 180   410 -> 320            Q8_0     65 ->  50    220 -> 150   400 -> 285
+ *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95 -> 107    270 -> 180   490 -> 315
+ *     Q6_K     80 ->  86    245 -> 190   490 -> 350            Q5_K    110 -> 125    280 -> 203   530 -> 325
+ * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
+ * no faster than four; two blocks a pass; tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike. An offset times a block's
+ * sum of x, as in matmul.glsl: one token a tenth faster, but 8 tokens 560 instead of 315 in Q4_K, for each row makes the sums anew. Sums that go on from
+ * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
 layout(constant_id = 4) const uint RPL = 4;
-layout(constant_id = 5) const uint NT = 16;
+layout(constant_id = 5) const uint NT = 8;
 
 const uint LANES = 32 / RPL;                        /* 4, 8 or 16 */
 #include "scalar.glsl"
 
+const int ROWS = NT == 1 ? int(RPL) : 1;            /* at a time */
 float acc[NT * RPL];
-float part[NT * RPL];                               /* of the block, before its scale */
+float sum[NT * ROWS], part[NT * ROWS];              /* of the rows at hand; of a block, before its scale */
 uvec2 x_row[NT];                                    /* device addresses of the rows of x */
 
 /* ---- types: as in quant.glsl, with planes of words instead of uvec4 */
@@ -31,13 +36,8 @@ uvec2 x_row[NT];                                    /* device addresses of the r
 #endif
 #if defined(TYPE_F32) || defined(TYPE_F16) || defined(TYPE_BF16)
 #  define UNSCALED
-#elif !defined(TYPE_Q4_0) && !defined(TYPE_Q8_0)
+#elif defined(SCALE_DM) || defined(SCALE_K)
 #  define OFFSET           /* x = d q + m */
-#endif
-#if defined(TYPE_Q4_0)    /* tokens up to which a block's steps are unrolled; with more, or more to do for a weight, they spill: Q4_K at 4 tokens is 15 GFLOP/s so and 20 in a loop */
-#  define UNROLL 4
-#else
-#  define UNROLL 1
 #endif
 #define STEP_PLANES (NQ4 == 1 ? 1 : NQ4)            /* planes of eight columns */
 
@@ -46,9 +46,6 @@ void scales(Words w, uint at, uint kb, uint k, int p, int r, out float d, out fl
     d = 1.0; m = 0.0;
 #if defined(SCALE_D)
     d = unpackHalf2x16(word(w, at + (k >> 1) * 8, r) >> (k & 1) * 16).x;
-#  if defined(TYPE_Q5_0)
-    m = -16.0 * d;
-#  endif
 #elif defined(SCALE_DM)
     vec2 dm = unpackHalf2x16(word(w, at + k * 8, r));
     d = dm.x; m = dm.y;
@@ -63,7 +60,6 @@ void scales(Words w, uint at, uint kb, uint k, int p, int r, out float d, out fl
 #elif defined(TYPE_Q6_K)
     uint sc = word(w, at + (k >> 3) * 32 + ((k & 7) >> 1) * 8, r) >> (k & 1) * 16;
     d = unpackHalf2x16(word(w, at + kb / 8 * 32 + (k >> 3) * 8, r)).x * float(bitfieldExtract(int(sc), 8 * p, 8));
-    m = -32.0 * d;
 #endif
 }
 
@@ -88,80 +84,84 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #  elif NHI == 2
     v |= (hi[h] >> 2 * step_ & 0x03030303u) << 4;
 #  endif
+#  ifdef OFFSET
     return vec4(v & 255u, v >> 8 & 255u, v >> 16 & 255u, v >> 24);
+#  else                                                 /* q - 16 of five bits, q - 32 of six */
+    const int bits = 4 + NHI;
+    int s = int((v ^ 0x01010101u << bits - 1) << 8 - bits);
+    return vec4(s << 24 >> 32 - bits, s << 16 >> 32 - bits, s << 8 >> 32 - bits, s >> 32 - bits);
+#  endif
 #endif
 }
 
 /* eight columns, whose planes begin at `planes` and whose x are vec4 x, x + 1 of a row */
-void multiply_step(uvec2 planes, uint x, const uvec2 hi[RPL], uint step_) {
+void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_, const float d[ROWS], const float m[ROWS]) {
     Words w = Words(planes);
-    uint q[RPL * STEP_PLANES];
-    [[unroll]] for (int r = 0; r < int(RPL); r++)
+    uint q[ROWS * STEP_PLANES];
+    [[unroll]] for (int r = 0; r < ROWS; r++)
         [[unroll]] for (int i = 0; i < STEP_PLANES; i++) q[r * STEP_PLANES + i] = word(w, i * 8, r);
     [[unroll]] for (int h = 0; h < 2; h++) {
-        vec4 v[RPL];
-        [[unroll]] for (int r = 0; r < int(RPL); r++) {
+        vec4 v[ROWS];
+        [[unroll]] for (int r = 0; r < ROWS; r++) {
             uint own[STEP_PLANES];
             [[unroll]] for (int i = 0; i < STEP_PLANES; i++) own[i] = q[r * STEP_PLANES + i];
             v[r] = columns(own, hi[r], step_, h);
+#ifdef OFFSET
+            v[r] = fma(v[r], vec4(d[r]), vec4(m[r]));
+#endif
         }
         [[unroll]] for (int t = 0; t < int(NT); t++) {
             vec4 a = Floats(x_row[t]).f[x + h];
-            [[unroll]] for (int r = 0; r < int(RPL); r++) {
-                float s = part[t * RPL + r];
-                s += v[r].x * a.x; s += v[r].y * a.y; s += v[r].z * a.z; s += v[r].w * a.w;
-                part[t * RPL + r] = s;
-            }
+            [[unroll]] for (int r = 0; r < ROWS; r++) part[t * ROWS + r] = fma(v[r].w, a.w, fma(v[r].z, a.z, fma(v[r].y, a.y, fma(v[r].x, a.x, part[t * ROWS + r]))));
         }
     }
 }
 
-/* acc: the sums of the panel at device address `panel` with the NT rows x_row */
-void multiply(uvec2 panel, uint kb) {
-    const uint steps = 4 / PARTS;
-    [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = part[i] = 0.0;
-    Words behind = Words(ahead(panel, kb * NQ4 * 32));  /* the planes after the quants */
+/* sum: those of ROWS rows of a panel, whose first words are at device address `rows`, with the NT rows x_row */
+void multiply_rows(uvec2 rows, uint kb) {
+    Words behind = Words(ahead(rows, kb * NQ4 * 32));   /* the planes after the quants */
+    [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = part[i] = 0.0;
     uint k = 0;
     [[dont_unroll]] do {
-        uvec2 block = ahead(panel, k * NQ4 * 32);
-        uvec2 hi[RPL];
-        [[unroll]] for (int r = 0; r < int(RPL); r++) {
+        uvec2 block = ahead(rows, k * NQ4 * 32);
+        uvec2 hi[ROWS];
+        [[unroll]] for (int r = 0; r < ROWS; r++) {
             hi[r] = uvec2(0);
 #if NHI > 0
             [[unroll]] for (int i = 0; i < NHI; i++) hi[r][i] = word(behind, (k * NHI + i) * 8, r);
 #endif
         }
         [[unroll]] for (int p = 0; p < PARTS; p++) {
+            float d[ROWS], m[ROWS];
+            [[unroll]] for (int r = 0; r < ROWS; r++) scales(behind, kb * NHI * 8, kb, k, p, r, d[r], m[r]);
 #ifndef UNSCALED
-            float d[RPL], m[RPL];
-            [[unroll]] for (int r = 0; r < int(RPL); r++) scales(behind, kb * NHI * 8, kb, k, p, r, d[r], m[r]);
-            [[unroll]] for (int i = 0; i < int(NT * RPL); i++) part[i] = 0.0;
+            [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) part[i] = 0.0;
 #endif
-            uint first = p * steps;                      /* in steps of eight columns */
-#ifdef OFFSET
-            [[unroll]] for (int t = 0; t < int(NT); t++) {
-                float sum = 0.0;
-                [[unroll]] for (uint i = 0; i < 2 * steps; i++) { vec4 a = Floats(x_row[t]).f[k * 8 + first * 2 + i]; sum += (a.x + a.y) + (a.z + a.w); }
-                [[unroll]] for (int r = 0; r < int(RPL); r++) acc[t * RPL + r] += m[r] * sum;
+            [[unroll]] for (int i = 0; i < 4 / PARTS; i++) {      /* bounds that are constants, for else it is not unrolled, takes twice as long and reads beyond the panel (scalar.glsl) */
+                uint at = p * (4 / PARTS) + i;
+                multiply_step(ahead(block, at * STEP_PLANES * 8), k * 8 + at * 2, hi, at, d, m);
             }
-#endif
-            if (NT > UNROLL) {
-                uint i = first;
-                [[dont_unroll]] do {
-                    multiply_step(ahead(block, i * STEP_PLANES * 8), k * 8 + i * 2, hi, i);
-                    i++;
-                } while (i < first + steps);
-            } else {
-                [[unroll]] for (uint i = first; i < first + steps; i++) multiply_step(ahead(block, i * STEP_PLANES * 8), k * 8 + i * 2, hi, i);
-            }
-#ifndef UNSCALED
-            [[unroll]] for (int t = 0; t < int(NT); t++)
-                [[unroll]] for (int r = 0; r < int(RPL); r++) acc[t * RPL + r] += d[r] * part[t * RPL + r];
+#if defined(OFFSET)
+            [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] += part[i];
+#elif !defined(UNSCALED)
+            [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = fma(d[i % ROWS], part[i], sum[i]);
 #endif
         }
         k++;
     } while (k < kb);
 #ifdef UNSCALED
-    [[unroll]] for (int i = 0; i < int(NT * RPL); i++) acc[i] = part[i];
+    [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = part[i];
 #endif
+}
+
+/* acc: the sums of the panel at device address `panel` with the NT rows x_row */
+void multiply(uvec2 panel, uint kb) {
+    uint first = 0;
+    [[dont_unroll]] do {
+        multiply_rows(ahead(panel, first * (LANES / 4)), kb);
+        [[unroll]] for (int t = 0; t < int(NT); t++)
+            [[unroll]] for (int r = 0; r < int(RPL); r++)
+                if (ROWS > 1 || r == first) acc[t * RPL + r] = sum[t * ROWS + r % ROWS];
+        first += ROWS;
+    } while (first < RPL);
 }

@@ -84,7 +84,8 @@ void products(uint slab, uint base, uint row, uint part, uint first, uint n) {
             [[unroll]] for (int t = 0; t < int(EACH); t++) {
                 vec4 v = normed(min(first + t, n - 1), k * 8 + s);
                 float a = acc[t];
-                a += w.x * v.x; a += w.y * v.y; a += w.z * v.z; a += w.w * v.w;
+                if (PLANES != 0) a = fma(w.w, v.w, fma(w.z, v.z, fma(w.y, v.y, fma(w.x, v.x, a))));     /* as matmul_cpu.glsl */
+                else { a += w.x * v.x; a += w.y * v.y; a += w.z * v.z; a += w.w * v.w; }                /* as matmul.glsl */
                 acc[t] = a;
             }
         }

@@ -73,7 +73,7 @@ uint32_t vkm_shape_splits(const struct vkm_shape *s, const struct vkm_weight *w)
  * local_size_y. The split is the same for every number of tokens, so that a token's bits do not depend on the batch. */
 static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
 {
-    if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel; tiles of 16 are no faster than of 8 and take twice as long to compile */
+    if (caps->scalar_loads && caps->type == VKM_TYPE_CPU) {   /* one subgroup, which owns a panel */
         *s = (struct vkm_shape){.scalar_loads = true, .lanes = caps->subgroup_size, .rows_per_lane = VKM_PANEL / caps->subgroup_size, .splits = 1, .reduce_lanes = caps->subgroup_size,
                                 .sample_lanes = caps->subgroup_size, .attention_lanes = caps->subgroup_size, .attention_rows = 8};
         vkm_shape_tiles(s, 8);
@@ -172,7 +172,7 @@ uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows
 
 uint32_t vkm_shape_tile_most(const struct vkm_shape *s)
 {
-    return s->matrix.m ? s->matrix_tokens : 16;
+    return s->matrix.m ? s->matrix_tokens : s->scalar_loads ? 8 : 16;           /* matmul_cpu.glsl has no larger ones */
 }
 
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
