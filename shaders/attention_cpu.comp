@@ -1,9 +1,8 @@
 #version 450
 /* attention.comp for CPU drivers with caps.scalar_loads: the same sums, without shared memory and barriers. A workgroup is one subgroup and owns NQ rows; 32 keys a round. Lanes own
  * keys for the scores and the softmax (each lane adds up its own keys' weights; the lanes' sums meet at the end), then words of the values; a key's weight goes from its lane to all
- * by a broadcast from a constant lane. 512 tokens of 16 heads took 83 ms a core for attention.comp's 200; an
- * estimate of 18,000 instructions for 8 rows, 32 keys and 64 dimensions says 15 ms. Of the rest a part is that values that a loop carries are blended by its mask and stored in each
- * iteration: four steps an iteration instead of one take a quarter less. Unrolling the loop over keys too gains nothing. Same tiles as attention.comp. */
+ * by a broadcast from a constant lane. Four layers of 16 heads of 64 dimensions, 512 tokens (`bench model`, by turns, noise of a tenth): 145 ms with the scores of 32 keys at once, 138 with fma and 100 with a word of the
+ * values for one row after another, 77 with eight keys at once, whose sums stay in registers, and their words loaded as vectors (word_apart). Unrolling the loop over keys gained nothing, once and again. Same tiles as attention.comp. */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_ballot : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
@@ -21,41 +20,55 @@ const uint LANES = 32 / KPL;
 #include "scalar.glsl"
 
 const uint WORDS = KV16 != 0 ? HEAD / 2 : HEAD;    /* of a token of a kv head */
-const uint STEPS = HEAD % 16 == 0 ? 4 : HEAD % 8 == 0 ? 2 : 1;   /* fours of dimensions an iteration: a loop keeps the sums in memory, and a lane's that has left it */
+const uint STEPS = HEAD % 32 == 0 ? 8 : HEAD % 16 == 0 ? 4 : HEAD % 8 == 0 ? 2 : 1;   /* fours of dimensions an iteration: a loop keeps the sums in memory, and a lane's that has left it */
 
 uvec2 q_row[NQ];                                   /* addresses of the rows' queries */
 float s[NQ * KPL];                                 /* scores, then weights, of this lane's keys */
+const int AT_ONCE = NQ < 4 ? int(KPL) : 1;         /* so many times LANES keys, or few rows' scores would wait for themselves */
+float score[NQ * AT_ONCE];
 vec2 out_[NQ * WPL];                               /* sums of this lane's words of the values (one dimension a word in f32) */
 
-/* four dimensions' products of all rows with the round's keys; keys: their words, vec4 d of the queries */
-void scores(uvec2 keys, uint d) {
-    Words k = Words(keys);
-    vec4 key[KPL];
-    [[unroll]] for (int j = 0; j < int(KPL); j++)
-        key[j] = KV16 != 0 ? vec4(unpackHalf2x16(word(k, 0, j)), unpackHalf2x16(word(k, 8, j)))
-                           : uintBitsToFloat(uvec4(word(k, 0, j), word(k, 8, j), word(k, 16, j), word(k, 24, j)));
-    [[unroll]] for (int r = 0; r < int(NQ); r++) {
-        vec4 a = Floats(q_row[r]).f[d];
-        [[unroll]] for (int j = 0; j < int(KPL); j++) {
-            float t = s[r * KPL + j];
-            t += a.x * key[j].x; t += a.y * key[j].y; t += a.z * key[j].z; t += a.w * key[j].w;
-            s[r * KPL + j] = t;
+uint key_word(Words k, uint at, int j) { return word_apart(k, at, j, 3); }
+
+/* score: of AT_ONCE * LANES keys, whose first words are at device address `keys`, with all rows. As in matmul_cpu.glsl eight rows' sums stay in registers. */
+void scores(uvec2 keys) {
+    [[unroll]] for (int i = 0; i < int(NQ) * AT_ONCE; i++) score[i] = 0.0;
+    uint d = 0;                                    /* in fours of dimensions */
+    [[dont_unroll]] do {
+        [[unroll]] for (int i = 0; i < int(STEPS); i++) {
+            Words k = Words(ahead(keys, (d + i) * (WORDS * 4 / HEAD) * 8));
+            vec4 key[AT_ONCE];
+            [[unroll]] for (int j = 0; j < AT_ONCE; j++)
+                key[j] = KV16 != 0 ? vec4(unpackHalf2x16(key_word(k, 0, j)), unpackHalf2x16(key_word(k, 8, j)))
+                                   : uintBitsToFloat(uvec4(key_word(k, 0, j), key_word(k, 8, j), key_word(k, 16, j), key_word(k, 24, j)));
+            [[unroll]] for (int r = 0; r < int(NQ); r++) {
+                vec4 a = Floats(q_row[r]).f[d + i];
+                [[unroll]] for (int j = 0; j < AT_ONCE; j++) {
+                    float t = score[r * AT_ONCE + j];
+                    score[r * AT_ONCE + j] = fma(a.w, key[j].w, fma(a.z, key[j].z, fma(a.y, key[j].y, fma(a.x, key[j].x, t))));
+                }
+            }
+        }
+        d += STEPS;
+    } while (d < HEAD / 4);
+}
+
+/* adds the values of LANES keys, whose weights are s[r * KPL] of each lane */
+#define ADD(l) if (LANES > l) o = fma(vec2(subgroupBroadcast(s[r * KPL], l)), value[l < LANES ? l : 0], o);
+void add_values(uvec2 values) {
+    [[unroll]] for (int i = 0; i < int(WPL); i++) {
+        vec2 value[LANES];
+        [[unroll]] for (int l = 0; l < int(LANES); l++) {
+            uint w = word(Words(ahead(values, l * (WORDS / 4))), 0, i);
+            value[l] = KV16 != 0 ? unpackHalf2x16(w) : vec2(uintBitsToFloat(w), 0.0);
+        }
+        [[unroll]] for (int r = 0; r < int(NQ); r++) {
+            vec2 o = out_[r * WPL + i];
+            ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) ADD(9) ADD(10) ADD(11) ADD(12) ADD(13) ADD(14) ADD(15)
+            out_[r * WPL + i] = o;
         }
     }
 }
-
-/* adds a key's value; its weight is s[r * KPL] of lane l */
-#define ADD(l) if (LANES > l) {                                                                                     \
-    Words v = Words(ahead(values, l * (WORDS / 4)));                                                                \
-    vec2 value[WPL];                                                                                                \
-    [[unroll]] for (int i = 0; i < int(WPL); i++) { uint w = word(v, 0, i); value[i] = KV16 != 0 ? unpackHalf2x16(w) : vec2(uintBitsToFloat(w), 0.0); } \
-    [[unroll]] for (int r = 0; r < int(NQ); r++) {                                                                  \
-        float p = subgroupBroadcast(s[r * KPL], l);                                                                 \
-        [[unroll]] for (int i = 0; i < int(WPL); i++) out_[r * WPL + i] += p * value[i];                            \
-    } }
-
-/* the values of LANES keys */
-void add_values(uvec2 values) { ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) ADD(9) ADD(10) ADD(11) ADD(12) ADD(13) ADD(14) ADD(15) }
 
 /* the address of a kv head's first word in a unit of the cache */
 uvec2 head_address(uint unit, uint head_kv) {
@@ -84,12 +97,14 @@ void main() {
 
     uint round = 0;
     [[dont_unroll]] do {
-        [[unroll]] for (int i = 0; i < int(NQ * KPL); i++) s[i] = 0.0;
-        uint d = 0;
+        uint part = 0;
         [[dont_unroll]] do {
-            [[unroll]] for (uint i = 0; i < STEPS; i++) scores(ahead(keys, (round * WORDS + (d + i) * (WORDS * 4 / HEAD)) * 8), d + i);
-            d += STEPS;
-        } while (d < HEAD / 4);
+            scores(ahead(keys, round * WORDS * 8 + part * (LANES / 4)));
+            [[unroll]] for (int r = 0; r < int(NQ); r++)
+                [[unroll]] for (int j = 0; j < int(KPL); j++)
+                    if (AT_ONCE > 1 || j == part) s[r * KPL + j] = score[r * AT_ONCE + j % AT_ONCE];
+            part += AT_ONCE;
+        } while (part < KPL);
         [[unroll]] for (int r = 0; r < int(NQ); r++) {
             float m = highest[r];
             [[unroll]] for (int j = 0; j < int(KPL); j++) {
