@@ -847,6 +847,8 @@ static void check_prompt(struct bench *t, const struct prompt_case *c, const str
         }
         upload(t, kv[i], cache[i], words * 4);
     }
+    const uint64_t addresses[2] = {vkm_buffer_address(kv[0]), vkm_buffer_address(kv[1])};
+    upload(t, t->tables, addresses, sizeof addresses);
     OK(vkm_bindings_create(t->device, t->ws, t->tables, t->slabs, 2, kv, 2, &bindings, &err));
     for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
     for (uint32_t i = 0; i < out; i++) t->words[i] = as_bits((float)(4 * ref_uniform(&rng) - 2));
@@ -918,6 +920,16 @@ Test(attention, one_row_a_workgroup)
     for (size_t i = 0; can && i < (full() ? VKM_COUNT(cases) : 1); i++) check_prompt(&t, &cases[i], NULL);
     close_bench(&t);
     if (!can) cr_skip_test("the device's workgroups are too small");
+}
+Test(attention, prompts_scalar_loads)
+{
+    static const struct prompt_case cases[] = {{64, 8, 2, 0, 35}, {64, 4, 4, 90, 70}, {80, 8, 1, 300, 33}, {32, 2, 2, 20, 45}};
+    struct bench t;
+    open_bench(&t, "scalar", false);
+    bool can = runs_scalar_loads(vkm_device_caps(t.device));
+    for (size_t i = 0; can && i < VKM_COUNT(cases); i++) check_prompt(&t, &cases[i], NULL);
+    close_bench(&t);
+    if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
 Test(attention, prompts_coopmat) { PROMPTS(NULL, false, {64, 2, 2, 0, 17}, {64, 4, 1, 5, 33}, {64, 8, 1, 95, 45}, {64, 8, 2, 31, 16}); }
 Test(attention, prompts_coopmat_keys_64) { PROMPTS(&keys_64, true, {64, 8, 1, 30, 65}); }
