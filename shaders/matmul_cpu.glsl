@@ -10,11 +10,11 @@
  *              1 token      4            8                              1 token      4            8
  *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_0     65 ->  59    215 -> 165   430 -> 290
  *     F16      85 ->  82    240 -> 180   410 -> 320            Q8_0     65 ->  50    220 -> 150   400 -> 285
- *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95 -> 107    270 -> 180   490 -> 315
- *     Q6_K     80 ->  86    245 -> 190   490 -> 350            Q5_K    110 -> 125    280 -> 203   530 -> 325
+ *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95 ->  97    270 -> 192   490 -> 305
+ *     Q6_K     80 ->  86    245 -> 190   490 -> 350            Q5_K    110 -> 115    280 -> 195   530 -> 330
  * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
  * no faster than four; two blocks a pass; tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike. An offset times a block's
- * sum of x, as in matmul.glsl: one token a tenth faster, but 8 tokens 560 instead of 315 in Q4_K, for each row makes the sums anew. Sums that go on from
+ * sum of x, as in matmul.glsl: one token a tenth faster (then; a quant has to be shifted and masked no longer since, units(), 107 to 97 ns), but 8 tokens 560 instead of 315 in Q4_K, for each row makes the sums anew. Sums that go on from
  * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 8;
@@ -63,6 +63,13 @@ void scales(Words w, uint at, uint kb, uint k, int p, int r, out float d, out fl
 #endif
 }
 
+/* What a quant that columns() left where it was in its word is a multiple of: exact, and d times this is the same for all steps of a block */
+#if NHI == 0
+vec4 units(const int h) { return h == 0 ? vec4(1.0, 1.0 / 256.0, 1.0 / 65536.0, 1.0 / 16777216.0) : vec4(1.0 / 16.0, 1.0 / 4096.0, 1.0 / 1048576.0, 1.0); }
+#else
+vec4 units(const int h) { return vec4(1.0, 1.0 / 256.0, 1.0 / 65536.0, 1.0); }
+#endif
+
 /* the four columns of half h (0, 1) of a step of eight, from the step's words; hi: the block's words above four bits */
 vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #if defined(TYPE_F32)
@@ -77,15 +84,18 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #elif defined(TYPE_Q4_0)
     int v = int(q[0] ^ 0x88888888u) << 4 * (1 - h);     /* q - 8 in two's complement */
     return vec4(v << 24 >> 28, v << 16 >> 28, v << 8 >> 28, v >> 28);
+#elif defined(OFFSET) && NHI == 0
+    int v = int(q[0]);
+    return h == 0 ? vec4(v & 0xf, v & 0xf00, v & 0xf0000, v & 0xf000000) : vec4(v & 0xf0, v & 0xf000, v & 0xf00000, v >> 28 & 0xf);
 #else
     uint v = q[0] >> 4 * h & 0x0f0f0f0fu;
 #  if NHI == 1
     v |= (hi.x >> 2 * step_ + h & 0x01010101u) << 4;
-#  elif NHI == 2
+#  else
     v |= (hi[h] >> 2 * step_ & 0x03030303u) << 4;
 #  endif
 #  ifdef OFFSET
-    return vec4(v & 255u, v >> 8 & 255u, v >> 16 & 255u, v >> 24);
+    return vec4(v & 0xffu, v & 0xff00u, v & 0xff0000u, v >> 24);
 #  else                                                 /* q - 16 of five bits, q - 32 of six */
     const int bits = 4 + NHI;
     int s = int((v ^ 0x01010101u << bits - 1) << 8 - bits);
@@ -107,7 +117,7 @@ void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_, const
             [[unroll]] for (int i = 0; i < STEP_PLANES; i++) own[i] = q[r * STEP_PLANES + i];
             v[r] = columns(own, hi[r], step_, h);
 #ifdef OFFSET
-            v[r] = fma(v[r], vec4(d[r]), vec4(m[r]));
+            v[r] = fma(v[r], d[r] * units(h), vec4(m[r]));
 #endif
         }
         [[unroll]] for (int t = 0; t < int(NT); t++) {
