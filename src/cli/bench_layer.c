@@ -511,11 +511,19 @@ static bool parse(const struct args *args, struct wanted *w)
            each_word(args->routing ? args->routing : "uniform", add_routing, w, "routing", "uniform, zipf or both");
 }
 
-static bool tile_can_be(vkm_device *device, uint32_t tile)
+/* Whether --tile can be so many tokens on this device; else which ones, in words. */
+static bool tile_can_be(vkm_device *device, uint32_t tile, char *words, size_t size)
 {
+    static const uint32_t sizes[] = VKM_TILE_SIZES;
+    vkm_text t = {words, size, 0};
     struct vkm_shape shape;
+    bool can = false;
     vkm_shape_choose(vkm_device_caps(device), &shape);
-    return vkm_tile_rows(tile) == tile && tile <= vkm_shape_tile_most(&shape);
+    for (size_t i = 0; i < VKM_COUNT(sizes) && sizes[i] <= vkm_shape_tile_most(&shape); i++) {
+        vkm_textf(&t, "%s%u", i ? ", " : "", sizes[i]);
+        can |= sizes[i] == tile;
+    }
+    return can;
 }
 
 int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_report *report)
@@ -523,9 +531,10 @@ int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_
     struct wanted w = {.n_shapes = 0};
     struct bench_case cases[2 * LIST_MOST];
     uint32_t n_cases = 0;
+    char tiles[64];
     vkm_error err = {0};
     if (!parse(o->args, &w)) return STATUS_USAGE;
-    if (o->tile && !tile_can_be(device, o->tile)) return fail_usage("bench layer", "--tile %u: 1, 4, 8 or 16, or up to 128 with cooperative matrices (--caps coopmat)", o->tile);
+    if (o->tile && !tile_can_be(device, o->tile, tiles, sizeof tiles)) return fail_usage("bench layer", "--tile %u: with these --caps this device has tiles of %s", o->tile, tiles);
     for (uint32_t i = 0; i < w.n_tokens; i++)
         for (uint32_t k = 0; k < w.n_routings; k++) cases[n_cases++] = (struct bench_case){w.tokens[i], w.routings[k]};
     vkm_result r = bench_ceilings(o, device, report, &err);

@@ -36,7 +36,7 @@ static const struct option options[] = {
     {CMD_LAYER, 0, "type", "T,..", TEXT, AT(type), 0, 0, "Measurement", "types of the expert weights, such as q4_k. Default: q4_k"},
     {CMD_LAYER, 0, "tokens", "N,..", TEXT, AT(tokens), 0, 0, "Measurement", "tokens in the batch. Default: 1,8,64,512"},
     {CMD_LAYER, 0, "routing", "R,..", TEXT, AT(routing), 0, 0, "Measurement", "how tokens choose experts: uniform, zipf. Default: uniform"},
-    {CMD_LAYER, 0, "tile", "N", INTEGER, AT(tile), 1, 64, "Measurement", "most tokens of an expert that a workgroup takes together: 1, 4, 8 or 16, more with cooperative matrices. Default: as the device is thought to like"},
+    {CMD_LAYER, 0, "tile", "N", INTEGER, AT(tile), 1, 128, "Measurement", "most tokens of an expert that a workgroup takes together: 1, 4, 8 or 16, up to 128 with cooperative matrices; not all devices have all. Default: as the device is thought to like"},
     {CMD_MEASURE, 'r', "runs", "N", INTEGER, AT(runs), 1, 1000000, "Measurement", "so many runs of each test, instead of until its interval is tight or the budget is used up"},
     {CMD_TUNE, 0, "type", "T,..", TEXT, AT(type), 0, 0, "Measurement", "types of weights, such as q4_k,q6_k; what is known of the others stays. Default: all"},
     {CMD_TUNE, 0, "budget", "SECONDS", REAL, AT(budget), 0.001, 86400, "Measurement", "most time for the runs of one type, after compiling; three runs of each there always are. Default: 3"},
