@@ -1,9 +1,10 @@
 #version 450
 /* attention.comp for CPU drivers with caps.scalar_loads: the same sums, without shared memory and barriers. A workgroup is one subgroup and owns NQ rows; 32 keys a round. Lanes own
  * keys for the scores and the softmax (each lane adds up its own keys' weights; the lanes' sums meet at the end), then words of the values; a key's weight goes from its lane to all
- * by a broadcast from a constant lane. Four layers of 16 heads of 64 dimensions, 512 tokens (`bench model`, by turns, noise of a tenth): 145 ms with the scores of 32 keys at once, 138 with fma and 100 with a word of the
- * values for one row after another, 77 with eight keys at once, whose sums stay in registers, and their words loaded as vectors (word_apart). Unrolling the loop over keys gained
- * nothing, once and again; nor, with heads of 128, 16 keys at once for four rows, or eight rows instead of four (66 to 71 and 54 to 78 ms, 68 to 91 as it is). Same tiles as attention.comp. */
+ * by a broadcast from a constant lane. Four layers of 16 heads of 64 dimensions, 512 tokens (`bench model`, means of turns): 150 ms with the scores of 32 keys at once and
+ * products and sums apart, 80 as it is. By steps, each in turns of its own: a word of the values for one row after another, by fma, 137 to 102; eight keys at once, whose sums stay in registers, 113 to 102; their
+ * words loaded as vectors (word_apart) 103 to 80. Unrolling the loop over keys gained nothing, once and again; nor, with heads of 128, 16 keys at once for four rows, or eight rows instead of four (66 to 71 and
+ * 54 to 78 ms, 68 to 91 as it is). Same tiles as attention.comp. */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_ballot : require
 #extension GL_KHR_shader_subgroup_arithmetic : require

@@ -2,7 +2,7 @@
  * machine code; Q4_0, one core of a Zen 3, GFLOP/s):
  *     descriptor, address differs by lane: a branch, a bounds check and an insert for each lane, 50 instructions           matmul.glsl: decode 6, 16 tokens 8
  *     descriptor, uniform: a branch and bounds check for each word, and every load of the loop body hoisted and spilled
- *     device address, uniform: one instruction, no mask, no check                                                          here: decode 15 to 20, 8 tokens 22 to 35
+ *     device address, uniform: one instruction, no mask, no check                                                          here: decode 17, 8 tokens 28
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
