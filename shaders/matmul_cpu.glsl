@@ -6,15 +6,18 @@
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
- * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, by turns, noise of a tenth), all rows at once in steps of eight columns without fma, and as it is here:
+ * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, means of two or three turns, noise of a tenth and more), all rows at once in steps of eight columns without fma, and as it is here (the types with an offset in turns of their own,
+ * an hour later):
  *              1 token      4            8                              1 token      4            8
- *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_0     65 ->  59    215 -> 165   430 -> 290
- *     F16      85 ->  82    240 -> 180   410 -> 320            Q8_0     65 ->  50    220 -> 150   400 -> 285
+ *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_1     72 ->  82    237 -> 188   429 -> 315
+ *     F16      85 ->  82    240 -> 180   410 -> 320            Q5_1     99 ->  95    281 -> 195   480 -> 324
  *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95 ->  97    270 -> 192   490 -> 305
- *     Q6_K     80 ->  86    245 -> 190   490 -> 350            Q5_K    110 -> 115    280 -> 195   530 -> 330
- * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
+ *     Q4_0     65 ->  59    215 -> 165   430 -> 290            Q5_K    110 -> 115    280 -> 195   530 -> 330
+ *     Q5_0     87 ->  74    255 -> 183   452 -> 311            Q6_K     80 ->  86    245 -> 190   490 -> 350
+ *     Q8_0     65 ->  50    220 -> 150   400 -> 285
+ * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; before fma, weights of 8 to 32 columns unpacked once and then four tokens at a time 0.9 of the speed; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
  * no faster than four; two blocks a pass; tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike. An offset times a block's
- * sum of x, as in matmul.glsl: one token a tenth faster (then; a quant has to be shifted and masked no longer since, units(), 107 to 97 ns), but 8 tokens 560 instead of 315 in Q4_K, for each row makes the sums anew. Sums that go on from
+ * sum of x, as in matmul.glsl: one token of Q4_K a tenth faster than offsets within the weight were then (107 ns; 97 since units()), but 8 tokens 560 instead of 315, for each row makes the sums anew. Sums that go on from
  * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 8;
