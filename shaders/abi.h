@@ -140,10 +140,10 @@ struct vkm_push_moe_logits {
 /* moe_route: x[t] += residual * y[t], xn[t] = rmsnorm(x[t]) * weight, logits of an f32 router; then as moe_topk */
 struct vkm_push_moe_route {
     VKM_STRUCT vkm_push_moe_topk topk;
-    uint ws_x, ld_x, width, ws_y, ld_y;
-    uint tab_norm, ws_xn, ld_xn;
+    uint ws_x, ws_y, ws_xn, width, ld;   /* ld: of all three, whole blocks of columns */
+    uint tab_norm, tab_weight;
     float residual, eps;
-    uint tab_weight, kb;
+    uint ws_address[2];                  /* of the workspace, with caps.scalar_loads */
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */

@@ -3,7 +3,7 @@
  * keys for the scores and the softmax (each lane adds up its own keys' weights; the lanes' sums meet at the end), then words of the values; a key's weight goes from its lane to all
  * by a broadcast from a constant lane. Four layers of 16 heads of 64 dimensions, 512 tokens (`bench model`, means of turns): 150 ms with the scores of 32 keys at once and
  * products and sums apart, 80 as it is. By steps, each in turns of its own: a word of the values for one row after another, by fma, 137 to 102; eight keys at once, whose sums stay in registers, 113 to 102; their
- * words loaded as vectors (word_apart) 103 to 80. Unrolling the loop over keys gained nothing, once and again; nor, with heads of 128, 16 keys at once for four rows, or eight rows instead of four (66 to 71 and
+ * words loaded as vectors (scalar.glsl) 103 to 80. Unrolling the loop over keys gained nothing, once and again; nor, with heads of 128, 16 keys at once for four rows, or eight rows instead of four (66 to 71 and
  * 54 to 78 ms, 68 to 91 as it is). Same tiles as attention.comp. */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_ballot : require
@@ -30,8 +30,6 @@ const int AT_ONCE = NQ < 4 ? int(KPL) : 1;         /* so many times LANES keys, 
 float score[NQ * AT_ONCE];
 vec2 out_[NQ * WPL];                               /* sums of this lane's words of the values (one dimension a word in f32) */
 
-uint key_word(Words k, uint at, int j) { return word_apart(k, at, j, 3); }
-
 /* score: of AT_ONCE * LANES keys, whose first words are at device address `keys`, with all rows. As in matmul_cpu.glsl eight rows' sums stay in registers. */
 void scores(uvec2 keys) {
     [[unroll]] for (int i = 0; i < int(NQ) * AT_ONCE; i++) score[i] = 0.0;
@@ -41,8 +39,8 @@ void scores(uvec2 keys) {
             Words k = Words(ahead(keys, (d + i) * (WORDS * 4 / HEAD) * 8));
             vec4 key[AT_ONCE];
             [[unroll]] for (int j = 0; j < AT_ONCE; j++)
-                key[j] = KV16 != 0 ? vec4(unpackHalf2x16(key_word(k, 0, j)), unpackHalf2x16(key_word(k, 8, j)))
-                                   : uintBitsToFloat(uvec4(key_word(k, 0, j), key_word(k, 8, j), key_word(k, 16, j), key_word(k, 24, j)));
+                key[j] = KV16 != 0 ? vec4(unpackHalf2x16(word(k, 0, j)), unpackHalf2x16(word(k, 8, j)))
+                                   : uintBitsToFloat(uvec4(word(k, 0, j), word(k, 8, j), word(k, 16, j), word(k, 24, j)));
             [[unroll]] for (int r = 0; r < int(NQ); r++) {
                 vec4 a = Floats(q_row[r]).f[d + i];
                 [[unroll]] for (int j = 0; j < AT_ONCE; j++) {
@@ -79,6 +77,7 @@ uvec2 head_address(uint unit, uint head_kv) {
 }
 
 void main() {
+    know_lane();
     uint lane = gl_SubgroupInvocationID;
     uint head_kv = gl_WorkGroupID.y, group = push.n_head / push.n_head_kv;
     uint begin = gl_WorkGroupID.x / push.tiles * push.rows, end = begin + push.rows;

@@ -19,8 +19,10 @@
  * no faster than four; two blocks a pass; tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike. An offset times a block's
  * sum of x, as in matmul.glsl: one token of Q4_K a tenth faster than offsets within the weight were then (107 ns; 97 since units()), but 8 tokens 560 instead of 315, for each row makes the sums anew. Sums that go on from
  * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
+#ifndef NT                                          /* moe_route has its own */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 8;
+#endif
 
 const uint LANES = 32 / RPL;                        /* 4, 8 or 16 */
 #include "scalar.glsl"

@@ -7,45 +7,96 @@
 #include "abi.h"
 layout(push_constant) uniform Push { vkm_push_moe_route push; };
 #include "reduce.glsl"
-layout(constant_id = 6) const uint NT = 8;         /* 1, or VKM_FEW_ROWS for more tokens */
+layout(constant_id = 6) const uint TOKENS = 8;     /* 1, or VKM_FEW_ROWS for more */
 #define TOPK push.topk
-#define ONE_TOKEN (NT == 1)
+#define ONE_TOKEN (TOKENS == 1)
 #include "topk.glsl"
-layout(constant_id = 7) const uint ROWS = 8;       /* of the router */
+layout(constant_id = 7) const uint ROUTER_ROWS = 8;
+
+/* norm: x += scale * y; xn = x / rms(x) * weight, as in combine_norm. router: the logits of n tokens. */
+#if defined(CPU)
+/* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, a token after another. Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
+ * 130 to 220; eight tokens 870 to 1,430, 270 to 290, 290 to 340. Of 128 experts it is no faster than the steps, which have more workgroups to read the weights.
+ * norm reads words that other lanes write later, and drops them: those who have it are lanes in step. */
+layout(constant_id = 9) const uint RPL = 4;
+#define NT 1
+#define TYPE_F32
+#include "quant.glsl"
+#include "matmul_cpu.glsl"
+
+uvec2 row_at(uint word) { return ahead(uvec2(push.ws_address[0], push.ws_address[1]), word / 4); }
+float summed(Words x, Words y, uint part) { return fma(push.residual, uintBitsToFloat(word(y, part * (LANES / 4), 0)), uintBitsToFloat(word(x, part * (LANES / 4), 0))); }
+
+void norm(uint t) {
+    uint lane = gl_SubgroupInvocationID, x_at = push.ws_x + t * push.ld, o = push.ws_xn + t * push.ld;
+    Words x = Words(row_at(x_at)), y = Words(row_at(push.ws_y + t * push.ld));
+    float squares = 0.0;
+    uint part = 0, parts = push.ld / LANES;
+    [[dont_unroll]] do {
+        float v = summed(x, y, part);
+        if (part * LANES + lane < push.width) squares += v * v;
+        part++;
+    } while (part < parts);
+    float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
+    part = 0;
+    [[dont_unroll]] do {
+        uint i = part * LANES + lane;
+        float v = summed(x, y, part);
+        ws.f[o + i] = i < push.width ? v * inv * tablesf.f[push.tab_norm + min(i, push.width - 1)] : 0.0;
+        if (i < push.width) ws.f[x_at + i] = v;
+        part++;
+    } while (part < parts);
+}
+
+void router(uint n) {
+    uvec2 weights = uvec2(tables.u[push.tab_weight + 2], tables.u[push.tab_weight + 3]);
+    uint panel = 0;
+    [[dont_unroll]] do {
+        uint t = 0;
+        [[dont_unroll]] do {
+            x_row[0] = row_at(push.ws_xn + t * push.ld);
+            multiply(ahead(weights, panel * push.ld * 8), push.ld / 32);
+            [[unroll]] for (uint r = 0; r < RPL; r++) {
+                uint row = panel * 32 + r * LANES + gl_SubgroupInvocationID;
+                if (row < ROUTER_ROWS) ws.f[TOPK.ws_logits + t * TOPK.ld_logits + row] = acc[r];
+            }
+            t++;
+        } while (t < n);
+        panel++;
+    } while (panel * 32 < ROUTER_ROWS);
+}
+#else
 layout(constant_id = 8) const uint SPLITS = 1;     /* parts of the columns, as linear has them */
-layout(constant_id = 9) const uint PLANES = 0;     /* the weights are in planes of words (vkm_panel_planes) */
+shared float parts[SPLITS * TOKENS * ROUTER_ROWS];
 
-shared float parts[SPLITS * NT * ROWS];
-
-/* x += scale * y; xn = x / rms(x) * weight. As in combine_norm. */
 #ifdef TEXELS
 /* CPU drivers with caps.texel_loads. A texel buffer need not know what this dispatch wrote: x stays as it is until all products are made, for which a row makes the norm anew. The bundled model, lavapipe
  * 22.3: 280 us a token instead of 450, 730 instead of 1,350 for eight; compiled by 25.0.7 in 0.8 and 1.3 s instead of 2.1 and 4.4. */
-shared float inverse[NT];
-vec4 summed(uint t, uint quad) { return fma(vec4(push.residual), WS_QUAD((push.ws_y + t * push.ld_y) / 4 + quad), WS_QUAD((push.ws_x + t * push.ld_x) / 4 + quad)); }
+shared float inverse[TOKENS];
+vec4 summed(uint t, uint quad) { return fma(vec4(push.residual), WS_QUAD((push.ws_y + t * push.ld) / 4 + quad), WS_QUAD((push.ws_x + t * push.ld) / 4 + quad)); }
 vec4 normed(uint t, uint quad) { return quad * 4 < push.width ? summed(t, quad) * inverse[t] * TABLE_QUAD(push.tab_norm / 4 + quad) : vec4(0.0); }
 
 void norm(uint t) {
     float squares = 0.0;
     for (uint i = gl_LocalInvocationID.x; i < push.width; i += gl_WorkGroupSize.x) {
-        float v = fma(push.residual, WS_FLOAT(push.ws_y + t * push.ld_y + i), WS_FLOAT(push.ws_x + t * push.ld_x + i));
+        float v = fma(push.residual, WS_FLOAT(push.ws_y + t * push.ld + i), WS_FLOAT(push.ws_x + t * push.ld + i));
         squares += v * v;
     }
     inverse[t] = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
 }
 
 void write(uint t) {
-    for (uint quad = gl_LocalInvocationID.x; quad < push.kb * 8; quad += gl_WorkGroupSize.x) {
-        ws4.f[(push.ws_xn + t * push.ld_xn) / 4 + quad] = normed(t, quad);
-        if (quad * 4 < push.width) ws4.f[(push.ws_x + t * push.ld_x) / 4 + quad] = summed(t, quad);
+    for (uint quad = gl_LocalInvocationID.x; quad < push.ld / 4; quad += gl_WorkGroupSize.x) {
+        ws4.f[(push.ws_xn + t * push.ld) / 4 + quad] = normed(t, quad);
+        if (quad * 4 < push.width) ws4.f[(push.ws_x + t * push.ld) / 4 + quad] = summed(t, quad);
     }
 }
 #else
-vec4 normed(uint t, uint quad) { return ws4.f[(push.ws_xn + t * push.ld_xn) / 4 + quad]; }
+vec4 normed(uint t, uint quad) { return ws4.f[(push.ws_xn + t * push.ld) / 4 + quad]; }
 
 void norm(uint t) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    uint x = push.ws_x + t * push.ld_x, y = push.ws_y + t * push.ld_y, o = push.ws_xn + t * push.ld_xn;
+    uint x = push.ws_x + t * push.ld, y = push.ws_y + t * push.ld, o = push.ws_xn + t * push.ld;
     float squares = 0.0;
     for (uint i = lane; i < push.width; i += lanes) {
         float v = fma(push.residual, ws.f[y + i], ws.f[x + i]);
@@ -53,21 +104,12 @@ void norm(uint t) {
         squares += v * v;
     }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
-    for (uint i = lane; i < push.kb * 32; i += lanes)
+    for (uint i = lane; i < push.ld; i += lanes)
         ws.f[o + i] = i < push.width ? ws.f[x + i] * inv * tablesf.f[push.tab_norm + i] : 0.0;
 }
 #endif
 
-/* Four columns of a row: step s of eight of block k, of the matrix at uvec4 `base` of the slab */
-vec4 weight(uint slab, uint base, uint row, uint k, uint s) {
-    base += row / 32 * push.kb * 256;
-    uint at = (k * 8 + s) * 32;
-    if (PLANES == 0) return uintBitsToFloat(SLAB_QUAD(slab, base + at + row % 32));
-    at = (base + at) * 4 + row % 32;
-    return uintBitsToFloat(uvec4(SLAB_WORD(slab, at), SLAB_WORD(slab, at + 32), SLAB_WORD(slab, at + 64), SLAB_WORD(slab, at + 96)));
-}
-
-const uint EACH = NT < 4 ? NT : 4;                  /* tokens at a time: Intel's compiler (Mesa, dg2) spills 8 registers so and 78 with 8, and lavapipe takes twice as long to compile that */
+const uint EACH = TOKENS < 4 ? TOKENS : 4;          /* tokens at a time: Intel's compiler (Mesa, dg2) spills 8 registers so and 78 with 8, and lavapipe takes twice as long to compile that */
 float acc[EACH];
 #ifdef TEXELS
 #  define STEPS [[dont_unroll]]                     /* for the sake of those drivers' compilers */
@@ -75,41 +117,47 @@ float acc[EACH];
 #  define STEPS [[unroll]]
 #endif
 
-/* a row's products with tokens from `first` on, of a part of the columns */
+/* a row's products with tokens from `first` on, of a part of the columns; the matrix is at uvec4 `base` of the slab */
 void products(uint slab, uint base, uint row, uint part, uint first, uint n) {
+    uint kb = push.ld / 32;
     [[unroll]] for (int t = 0; t < int(EACH); t++) acc[t] = 0.0;
-    for (uint k = push.kb * part / SPLITS; k < push.kb * (part + 1) / SPLITS; k++)
+    for (uint k = kb * part / SPLITS; k < kb * (part + 1) / SPLITS; k++)
         STEPS for (uint s = 0; s < 8; s++) {
-            vec4 w = weight(slab, base, row, k, s);
+            vec4 w = uintBitsToFloat(SLAB_QUAD(slab, base + row / 32 * kb * 256 + (k * 8 + s) * 32 + row % 32));
             [[unroll]] for (int t = 0; t < int(EACH); t++) {
                 vec4 v = normed(min(first + t, n - 1), k * 8 + s);
-                float a = acc[t];
-                if (PLANES != 0) a = fma(w.w, v.w, fma(w.z, v.z, fma(w.y, v.y, fma(w.x, v.x, a))));     /* as matmul_cpu.glsl */
-                else { a += w.x * v.x; a += w.y * v.y; a += w.z * v.z; a += w.w * v.w; }                /* as matmul.glsl */
-                acc[t] = a;
+                acc[t] += w.x * v.x; acc[t] += w.y * v.y; acc[t] += w.z * v.z; acc[t] += w.w * v.w;    /* as matmul.glsl */
             }
         }
-    [[unroll]] for (int t = 0; t < int(EACH); t++) if (first + t < NT) parts[(part * NT + first + t) * ROWS + row] = acc[t];
+    [[unroll]] for (int t = 0; t < int(EACH); t++) if (first + t < TOKENS) parts[(part * TOKENS + first + t) * ROUTER_ROWS + row] = acc[t];
 }
 
-void main() {
-    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, n = min(TOPK.few, NT), n_used = min(TOPK.n_used, 32u);
-    for (uint t = 0; t < n; t++) norm(t);
-    memoryBarrierBuffer();
+void router(uint n) {
+    uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x, slab = tables.u[push.tab_weight], base = tables.u[push.tab_weight + 1];
+    for (uint i = lane; i < SPLITS * ROUTER_ROWS; i += lanes)
+        for (uint first = 0; first < n; first += EACH) products(slab, base, i % ROUTER_ROWS, i / ROUTER_ROWS, first, n);
     sync();
-    uint slab = tables.u[push.tab_weight], base = tables.u[push.tab_weight + 1];
-    for (uint i = lane; i < SPLITS * ROWS; i += lanes)
-        for (uint first = 0; first < n; first += EACH) products(slab, base, i % ROWS, i / ROWS, first, n);
-    sync();
-    for (uint i = lane; i < n * ROWS; i += lanes) {
-        uint row = i % ROWS, t = i / ROWS;
-        float sum = parts[t * ROWS + row];
-        for (uint part = 1; part < SPLITS; part++) sum += parts[(part * NT + t) * ROWS + row];
+    for (uint i = lane; i < n * ROUTER_ROWS; i += lanes) {
+        uint row = i % ROUTER_ROWS, t = i / ROUTER_ROWS;
+        float sum = parts[t * ROUTER_ROWS + row];
+        for (uint part = 1; part < SPLITS; part++) sum += parts[(part * TOKENS + t) * ROUTER_ROWS + row];
         ws.f[TOPK.ws_logits + t * TOPK.ld_logits + row] = sum;
     }
 #ifdef TEXELS
     for (uint t = 0; t < n; t++) write(t);
 #endif
+}
+#endif
+
+void main() {
+    uint n = min(TOPK.few, TOKENS), n_used = min(TOPK.n_used, 32u);
+#ifdef CPU
+    know_lane();
+#endif
+    for (uint t = 0; t < n; t++) norm(t);
+    memoryBarrierBuffer();
+    sync();
+    router(n);
     memoryBarrierBuffer();
     sync();
     route_tokens(0, n, n_used);

@@ -5,7 +5,7 @@
 #extension GL_KHR_shader_subgroup_basic : require
 
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words  { uvec4 w[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Floats { vec4 f[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly WS_ACCESS buffer Floats { vec4 f[]; };
 
 /* the address of uvec4 `n` behind `a`, so that what is read near it needs no index arithmetic */
 uvec2 ahead(uvec2 a, uint n) {
@@ -13,18 +13,20 @@ uvec2 ahead(uvec2 a, uint n) {
     return uvec2(lo, a.y + uint(lo < a.x));
 }
 
-uint pick(uvec4 v, uint q, uint first, const uint odd) {
-    uint l = gl_SubgroupInvocationID * odd;
-    q = mix(q, v.x, l == first * odd); q = mix(q, v.y, l == (first + 1) * odd); q = mix(q, v.z, l == (first + 2) * odd);
-    return mix(q, v.w, l == (first + 3) * odd);
+/* A load of neighbouring words is one only where the driver sees that the lanes' numbers are compared with constants, and it does not where such a comparison is first made in one loop and needed again behind
+ * it: that goes through memory, masked by the lanes that were in the loop. So all are made here, before any loop: a kernel begins with know_lane(). */
+bool lane_is[16];
+void know_lane() { [[unroll]] for (uint l = 0; l < 16; l++) lane_is[l] = gl_SubgroupInvocationID == l; }
+
+uint pick(uvec4 v, uint q, const uint first) {
+    q = mix(q, v.x, lane_is[first]); q = mix(q, v.y, lane_is[first + 1]); q = mix(q, v.z, lane_is[first + 2]);
+    return mix(q, v.w, lane_is[first + 3]);
 }
-/* Word `lane + i LANES` of those from uvec4 `at` on; LANES (4, 8 or 16) is the subgroup's size and, in these kernels, the workgroup's. The driver makes one vector load of it, but only where it sees that what is
- * compared are constants, which it does not if loops one after another compare the same: each of them has another odd number (attention of 512 tokens: 80 ms instead of 103). */
-uint word_apart(Words w, uint at, int i, const uint odd) {
+/* Word `lane + i LANES` of those from uvec4 `at` on; LANES (4, 8 or 16) is the subgroup's size and, in these kernels, the workgroup's */
+uint word(Words w, uint at, int i) {
     at += i * (LANES / 4);
-    uint q = pick(w.w[at], 0, 0, odd);
-    if (LANES > 4) q = pick(w.w[at + 1], q, 4, odd);
-    if (LANES > 8) { q = pick(w.w[at + 2], q, 8, odd); q = pick(w.w[at + 3], q, 12, odd); }
+    uint q = pick(w.w[at], 0, 0);
+    if (LANES > 4) q = pick(w.w[at + 1], q, 4);
+    if (LANES > 8) { q = pick(w.w[at + 2], q, 8); q = pick(w.w[at + 3], q, 12); }
     return q;
 }
-uint word(Words w, uint at, int i) { return word_apart(w, at, i, 1); }

@@ -31,6 +31,7 @@ float finish_row(uint e, uint i, float v, float scale) {
 #ifdef CPU
 /* The panel of this workgroup, and this lane's first row there: never beyond the matrix, for loads are not masked. */
 bool locate(out uint panel, out uint row) {
+    know_lane();
     panel = min(gl_WorkGroupID.y, push.n_panels - 1);
     row = gl_SubgroupInvocationID;
     return true;

@@ -156,6 +156,8 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
     return vkm_build_step(b, "moe_topk", "", spec, rule_spec(m, 5, spec), &step, "moe_topk");
 }
 
+static bool quads(const struct vkm_combine *c) { return (c->x.at | c->y.at | c->out.at) % 4 == 0; }
+
 /* Norm, router and top-k in one workgroup: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. */
 #define ROUTE_ROWS 64
 static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_combine *norm, uint32_t n)
@@ -164,7 +166,8 @@ static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const str
     uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)vkm_shape_splits(&b->shape, w) * w->rows * w->kb * 2 + (uint64_t)m->n_expert * m->n_expert * few_rows(b, m);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);      /* those of the three kernels, or its sums would be others */
     uint32_t parts = vkm_shape_splits(&b->shape, w) * VKM_FEW_ROWS * w->rows * 4;
-    return !has_bias(m) && parts <= vkm_device_caps(b->device)->shared_bytes / 2 && n <= few_rows(b, m) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
+    bool rows = norm->x.ld == w->kb * VKM_PANEL && norm->y.ld == norm->x.ld && norm->out.ld == norm->x.ld && (!b->shape.scalar_loads || quads(norm));
+    return rows && !has_bias(m) && parts <= vkm_device_caps(b->device)->shared_bytes / 2 && n <= few_rows(b, m) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
 }
 
@@ -186,8 +189,9 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
 {
     const struct vkm_weight *w = &m->router;
     struct vkm_step step = {.groups = {1, 1, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (c->width * 4 + w->rows) * 4, .flops = 2ull * n * w->cols * w->rows};
-    const struct vkm_push_moe_route push = {.topk = choose(b, m, s, n, &step), .ws_x = c->x.at, .ld_x = c->x.ld, .width = c->width, .ws_y = c->y.at, .ld_y = c->y.ld,
-        .tab_norm = c->tab_norm, .ws_xn = c->out.at, .ld_xn = c->out.ld, .residual = c->scale, .eps = c->eps, .tab_weight = w->tab, .kb = w->kb};
+    const uint64_t workspace = vkm_buffer_address(b->workspace);
+    const struct vkm_push_moe_route push = {.topk = choose(b, m, s, n, &step), .ws_x = c->x.at, .ws_y = c->y.at, .ws_xn = c->out.at, .width = c->width, .ld = c->x.ld,
+        .tab_norm = c->tab_norm, .tab_weight = w->tab, .residual = c->scale, .eps = c->eps, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
     VKM_STEP_PUSH(step, push);
     vkm_reads_part(b, &step, c->x, c->width, n);
     vkm_reads_part(b, &step, c->y, c->width, n);
@@ -195,10 +199,9 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     vkm_writes_part(b, &step, c->out, w->kb * VKM_PANEL, n);
     vkm_writes_part(b, &step, s->logits, w->rows, n);
     const uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);
-    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.scalar_loads};
-    bool quads = ((c->x.at | c->x.ld | c->y.at | c->y.ld | c->out.at | c->out.ld | c->width | c->tab_norm) % 4) == 0;
-    bool texels = b->shape.texel_loads && w->whole && w->slab == 0 && quads;
-    return vkm_build_step(b, texels ? "moe_route_texel" : "moe_route", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_route");
+    uint32_t spec[SPEC_ALL] = {lanes, 1, vkm_reduce_shared(b, lanes), m->n_expert, n == 1 ? 1 : VKM_FEW_ROWS, w->rows, vkm_shape_splits(&b->shape, w), b->shape.rows_per_lane};
+    bool texels = b->shape.texel_loads && w->whole && w->slab == 0 && quads(c) && (c->width | c->tab_norm) % 4 == 0;
+    return vkm_build_step(b, b->shape.scalar_loads ? "moe_route_cpu" : texels ? "moe_route_texel" : "moe_route", "", spec, rule_spec(m, SPEC_OWN, spec), &step, "moe_route");
 }
 
 /* How many dispatches a class's tiles come in: one, unless a slow device's watchdog might not like it. */
