@@ -39,7 +39,8 @@ struct vkm_push_matmul {
     uint ws_slots;              /* VKM_EPILOGUE_WEIGHT_FIRST: sorted row -> slot, whose weight it is */
     uint tab_norm, width;       /* linear of tiles of one token whose norm it makes itself (NORMED): x is the residual stream */
     float eps;
-    uint slab, at;              /* VKM_NONE, or the slab in which all panels of all experts lie one after another, from uvec4 `at` on: no table is asked then, but of cooperative matrices */
+    uint slab, at;              /* VKM_NONE, or the slab in which all panels of all experts lie one after another, from uvec4 `at` on: no table is asked then, but of cooperative matrices. With caps.scalar_loads
+                                 * there is no slab, and from word `at` of the workspace on are the sums that block_sums made of x */
     uint ws_residual, ld_residual, ws_arrived;   /* VKM_EPILOGUE_ADD in moe_down (in linear ws_y is the residual stream); ws_arrived: a word a panel, 0 between passes */
     float residual;
 };
@@ -60,10 +61,11 @@ struct vkm_push_matmul {
 #define VKM_ACT_RELU2 4
 #define VKM_ACT_NONE 7
 
-/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row. halve: -> f16; VKM_HALVED_WORDS a row */
+/* quantise: rows of x in kb blocks of 32 columns -> int8 and scales (shaders/matmul_dot.glsl); VKM_QUANTISED_WORDS a row. halve: -> f16; VKM_HALVED_WORDS a row. block_sums: -> the blocks' sums; VKM_SUMS_WORDS a row */
 struct vkm_push_quantise { uint ws_x, ld_x, ws_out, ld_out, kb; };
 #define VKM_QUANTISED_WORDS(kb) (((kb) * 10 + 3) / 4 * 4)
 #define VKM_HALVED_WORDS(kb) ((kb) * 16)
+#define VKM_SUMS_WORDS(kb) (((kb) + 3) / 4 * 4)
 
 /* embed: x[t] = scale * E[token[t]] */
 struct vkm_push_embed { uint tab_weight, chunk_panels, kb, ws_tokens, ws_x, ld_x, n_vocab; float scale; };

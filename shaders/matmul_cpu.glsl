@@ -6,18 +6,19 @@
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
- * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, means of two or three turns, noise of a tenth and more), all rows at once in steps of eight columns without fma, and as it is here (the types with an offset in turns of their own,
- * an hour later):
- *              1 token      4            8                              1 token      4            8
- *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_1     72 ->  82    237 -> 188   429 -> 315
- *     F16      85 ->  82    240 -> 180   410 -> 320            Q5_1     99 ->  95    281 -> 195   480 -> 324
- *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95 ->  97    270 -> 192   490 -> 305
- *     Q4_0     65 ->  59    215 -> 165   430 -> 290            Q5_K    110 -> 115    280 -> 195   530 -> 330
- *     Q5_0     87 ->  74    255 -> 183   452 -> 311            Q6_K     80 ->  86    245 -> 190   490 -> 350
+ * Weights with an offset: d q x and m x are added up apart (OFFSET, below).
+ * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, means or medians of two to six turns, noise of a tenth and more), all rows at once in steps of eight columns without fma, and as it is here (Q4_1, Q5_1, Q4_K,
+ * Q5_K: the first in turns of their own, then, the day after and in turns with each other, by offsets within each weight, as they were in between, and as it is here):
+ *              1 token      4            8                              1 token            4                   8
+ *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_1     72;  78 -> 57      237; 176 -> 160     429; 286 -> 313
+ *     F16      85 ->  82    240 -> 180   410 -> 320            Q5_1     99;  96 -> 73      281; 192 -> 186     480; 315 -> 318
+ *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95;  98 -> 72      270; 193 -> 187     490; 308 -> 311
+ *     Q4_0     65 ->  59    215 -> 165   430 -> 290            Q5_K    110; 114 -> 89      280; 201 -> 194     530; 323 -> 318
+ *     Q5_0     87 ->  74    255 -> 183   452 -> 311            Q6_K     80 ->  86          245 -> 190          490 -> 350
  *     Q8_0     65 ->  50    220 -> 150   400 -> 285
  * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; before fma, weights of 8 to 32 columns unpacked once and then four tokens at a time 0.9 of the speed; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
- * no faster than four; two blocks a pass; tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike. An offset times a block's
- * sum of x, as in matmul.glsl: one token of Q4_K a tenth faster than offsets within the weight were then (107 ns; 97 since units()), but 8 tokens 560 instead of 315, for each row makes the sums anew. Sums that go on from
+ * no faster than four; two blocks a pass (one token too: 1.06 to 1.14 times as long); tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike.
+ * Sums of x made anew by each row of tiles of 8: 560 instead of 315. Types without an offset as if they had one (q - 8 is q, less 8 times the sum of x): one token of Q4_0 57 instead of 53, Q5_0 72 for 78, Q8_0 64 for 55. Scales' addresses made once a block: no faster. Sums that go on from
  * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
 #ifndef NT                                          /* moe_route has its own */
 layout(constant_id = 4) const uint RPL = 4;
@@ -68,11 +69,19 @@ void scales(Words w, uint at, uint kb, uint k, int p, int r, out float d, out fl
 #endif
 }
 
-/* What a quant that columns() left where it was in its word is a multiple of: exact, and d times this is the same for all steps of a block */
-#if NHI == 0
-vec4 units(const int h) { return h == 0 ? vec4(1.0, 1.0 / 256.0, 1.0 / 65536.0, 1.0 / 16777216.0) : vec4(1.0 / 16.0, 1.0 / 4096.0, 1.0 / 1048576.0, 1.0); }
-#else
-vec4 units(const int h) { return vec4(1.0, 1.0 / 256.0, 1.0 / 65536.0, 1.0); }
+#ifdef OFFSET
+/* The sum of d q x + m x over a block is d Q + m X, Q the sum of q x, X that of x: made here for a single token, for tiles of more by block_sums.
+ * A single token's quants stay where they are in their words, that is q times a power of two, and x is multiplied by UNIT / that power instead: exact below 2^95, and the same
+ * for all rows. */
+#  if NHI == 0
+#    define UNIT 268435456.0
+vec4 units(const int h) { return h == 0 ? vec4(UNIT, 1048576.0, 4096.0, 16.0) : vec4(16777216.0, 65536.0, 256.0, UNIT); }
+#  else
+#    define UNIT 65536.0
+vec4 units(const int h) { return vec4(UNIT, 256.0, 1.0, UNIT); }
+#  endif
+uvec2 sums_row[NT];                                 /* device addresses of X of the rows of x */
+float x_sum[NT];                                    /* X of the block at hand */
 #endif
 
 /* the four columns of half h (0, 1) of a step of eight, from the step's words; hi: the block's words above four bits */
@@ -91,6 +100,7 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
     return vec4(v << 24 >> 28, v << 16 >> 28, v << 8 >> 28, v >> 28);
 #elif defined(OFFSET) && NHI == 0
     int v = int(q[0]);
+    if (NT > 1) return vec4(v >> 4 * h & 0xf, v >> 8 + 4 * h & 0xf, v >> 16 + 4 * h & 0xf, v >> 24 + 4 * h & 0xf);
     return h == 0 ? vec4(v & 0xf, v & 0xf00, v & 0xf0000, v & 0xf000000) : vec4(v & 0xf0, v & 0xf000, v & 0xf00000, v >> 28 & 0xf);
 #else
     uint v = q[0] >> 4 * h & 0x0f0f0f0fu;
@@ -100,6 +110,7 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
     v |= (hi[h] >> 2 * step_ & 0x03030303u) << 4;
 #  endif
 #  ifdef OFFSET
+    if (NT > 1) return vec4(v & 0xffu, v >> 8 & 0xffu, v >> 16 & 0xffu, v >> 24);
     return vec4(v & 0xffu, v & 0xff00u, v & 0xff0000u, v >> 24);
 #  else                                                 /* q - 16 of five bits, q - 32 of six */
     const int bits = 4 + NHI;
@@ -110,7 +121,7 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 }
 
 /* eight columns, whose planes begin at `planes` and whose x are vec4 x, x + 1 of a row */
-void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_, const float d[ROWS], const float m[ROWS]) {
+void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_) {
     Words w = Words(planes);
     uint q[ROWS * STEP_PLANES];
     [[unroll]] for (int r = 0; r < ROWS; r++)
@@ -121,12 +132,15 @@ void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_, const
             uint own[STEP_PLANES];
             [[unroll]] for (int i = 0; i < STEP_PLANES; i++) own[i] = q[r * STEP_PLANES + i];
             v[r] = columns(own, hi[r], step_, h);
-#ifdef OFFSET
-            v[r] = fma(v[r], d[r] * units(h), vec4(m[r]));
-#endif
         }
         [[unroll]] for (int t = 0; t < int(NT); t++) {
             vec4 a = Floats(x_row[t]).f[x + h];
+#ifdef OFFSET
+            if (NT == 1) {
+                x_sum[0] = (a.x + a.y) + (a.z + a.w) + x_sum[0];     /* as block_sums */
+                a *= units(h);
+            }
+#endif
             [[unroll]] for (int r = 0; r < ROWS; r++) part[t * ROWS + r] = fma(v[r].w, a.w, fma(v[r].z, a.z, fma(v[r].y, a.y, fma(v[r].x, a.x, part[t * ROWS + r]))));
         }
     }
@@ -149,15 +163,19 @@ void multiply_rows(uvec2 rows, uint kb) {
         [[unroll]] for (int p = 0; p < PARTS; p++) {
             float d[ROWS], m[ROWS];
             [[unroll]] for (int r = 0; r < ROWS; r++) scales(behind, kb * NHI * 8, kb, k, p, r, d[r], m[r]);
+#ifdef OFFSET
+            [[unroll]] for (int r = 0; r < ROWS; r++) if (NT == 1) d[r] *= 1.0 / UNIT;
+            [[unroll]] for (int t = 0; t < int(NT); t++) x_sum[t] = NT > 1 ? Sums(sums_row[t]).f[k] : 0.0;
+#endif
 #ifndef UNSCALED
             [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) part[i] = 0.0;
 #endif
             [[unroll]] for (int i = 0; i < 4 / PARTS; i++) {      /* bounds that are constants, for else it is not unrolled, takes twice as long and reads beyond the panel (scalar.glsl) */
                 uint at = p * (4 / PARTS) + i;
-                multiply_step(ahead(block, at * STEP_PLANES * 8), k * 8 + at * 2, hi, at, d, m);
+                multiply_step(ahead(block, at * STEP_PLANES * 8), k * 8 + at * 2, hi, at);
             }
 #if defined(OFFSET)
-            [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] += part[i];
+            [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = fma(d[i % ROWS], part[i], fma(m[i % ROWS], x_sum[i / ROWS], sum[i]));
 #elif !defined(UNSCALED)
             [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = fma(d[i % ROWS], part[i], sum[i]);
 #endif

@@ -7,6 +7,8 @@
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words  { uvec4 w[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly WS_ACCESS buffer Floats { vec4 f[]; };
 
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Sums { float f[]; };
+
 /* the address of uvec4 `n` behind `a`, so that what is read near it needs no index arithmetic */
 uvec2 ahead(uvec2 a, uint n) {
     uint lo = a.x + n * 16;

@@ -39,7 +39,13 @@ bool locate(out uint panel, out uint row) {
 
 /* The sums of a panel of expert `e`, with rows of x at these vec4 offsets of the workspace. */
 void multiply_panel(uint e, uint panel, uint row, const uint x[NT]) {
-    [[unroll]] for (int t = 0; t < int(NT); t++) x_row[t] = ahead(uvec2(push.ws_address[0], push.ws_address[1]), x[t]);
+    uvec2 workspace = uvec2(push.ws_address[0], push.ws_address[1]);
+    [[unroll]] for (int t = 0; t < int(NT); t++) {
+        x_row[t] = ahead(workspace, x[t]);
+#ifdef OFFSET
+        sums_row[t] = ahead(workspace, (push.at + (x[t] * 4 - push.ws_x) / push.ld_x * VKM_SUMS_WORDS(push.kb)) / 4);
+#endif
+    }
     uint offset, at = chunk_of(e, panel, offset);
     multiply(ahead(uvec2(tables.u[at + 2], tables.u[at + 3]), offset), push.kb);
 }

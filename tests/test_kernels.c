@@ -311,6 +311,48 @@ static void check_dots(bool gpu_shape)
 Test(int8dot, exact_but_for_x) { check_dots(false); }
 Test(int8dot, exact_but_for_x_gpu_shape) { check_dots(true); }
 
+/* The sums of blocks that matmul_cpu.glsl wants for tiles: in the order that it adds up itself for a single token, bit for bit. */
+Test(kernels, block_sums)
+{
+    enum { ROWS_OF_X = 9, KB = 11, LD = KB * 32 + 64, X = 64, OUT = X + ROWS_OF_X * LD + 128 };
+    struct bench t;
+    open_bench(&t, NULL, false);
+    t.build.shape.scalar_loads = true;                    /* asks for them; the kernel itself runs anywhere */
+    struct ref_rng rng = ref_seed(5);
+    for (uint32_t i = X; i < X + ROWS_OF_X * LD; i++) t.words[i] = as_bits((float)((ref_uniform(&rng) - 0.5) * exp2(i / 7 % 9 * 4.0 - 16)));
+    const struct vkm_region rows = {X, LD, ROWS_OF_X}, room = {OUT, 1, ROWS_OF_X * VKM_SUMS_WORDS(KB)};
+    struct vkm_weight w = {.type = vkm_type_find(REF_Q4_K), .rows = 64, .cols = KB * 32, .experts = 1, .kb = KB, .n_panels = 2, .n_chunks = 1};
+    struct vkm_region x = rows;
+    vkm_error err = {0};
+    begin(&t);
+    t.build.err = &err;
+    t.build.inputs.form[VKM_FORM_SUMS] = (struct vkm_region){OUT, 1, room.rows - 1};
+    cr_assert_eq(vkm_matmul_input(&t.build, "linear", &w, 4, &x, ROWS_OF_X), VKM_ERR_LIMIT);
+    cr_assert(strstr(err.message, "block_sums"), "%s", err.message);
+    t.build.inputs.form[VKM_FORM_SUMS] = room;
+    OK(vkm_matmul_input(&t.build, "linear", &w, 1, &x, ROWS_OF_X));          /* a single token's are made within */
+    w.type = vkm_type_find(REF_Q4_0);
+    OK(vkm_matmul_input(&t.build, "linear", &w, 8, &x, ROWS_OF_X));          /* no offset */
+    cr_assert_eq(t.build.there[VKM_FORM_SUMS].rows, 0);
+    w.type = vkm_type_find(REF_Q4_K);
+    OK(vkm_matmul_input(&t.build, "linear", &w, 8, &x, ROWS_OF_X));
+    cr_assert_eq(t.build.there[VKM_FORM_SUMS].rows, ROWS_OF_X);
+    cr_assert(x.at == rows.at && x.ld == rows.ld);                           /* x is read, too */
+    run(&t, 1);
+    for (uint32_t r = 0; r < ROWS_OF_X; r++)
+        for (uint32_t k = 0; k < KB; k++) {
+            float sum = 0;
+            for (uint32_t i = 0; i < 8; i++) {
+                const uint32_t *a = t.words + X + r * LD + k * 32 + i * 4;
+                float low = as_float(a[0]) + as_float(a[1]), high = as_float(a[2]) + as_float(a[3]);
+                sum = (low + high) + sum;
+            }
+            cr_assert_eq(t.words[OUT + r * VKM_SUMS_WORDS(KB) + k], as_bits(sum), "row %u, block %u", r, k);
+        }
+    cr_assert_eq(t.words[OUT + room.rows], CANARY);
+    close_bench(&t);
+}
+
 /* ---------------------------------------------------------------- cooperative matrices */
 
 /* Products of what is in reach of f16, f32 values beyond it clamped; x in f16 already, so that what is lost is the rounding of the weights, and of sums that NVIDIA's cut off. A tile that is not full. Of quants whose scales

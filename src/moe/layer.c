@@ -26,6 +26,9 @@ static bool halves_between(const struct vkm_build *b, const struct vkm_moe *m, c
     return all;
 }
 
+/* Whether an expert can have that many rows. */
+static bool is_used(const uint8_t tile_from[VKM_TILE_CLASSES], const struct vkm_moe_plan *p, uint32_t c) { return tile_from[c] <= p->most && tile_from[c] != VKM_TILE_NEVER; }
+
 /* One expert matmul over the tiles: a direct dispatch for one token (k tiles of one row), else an indirect one for each tile size (and piece), which wait for the same step and not for
  * each other. One dispatch for all sizes would want a kernel with a body for each, and CPU drivers walk through bodies that are branched around. */
 static vkm_result experts(struct vkm_build *b, const char *kernel, const char *label, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_weight *w,
@@ -40,9 +43,15 @@ static vkm_result experts(struct vkm_build *b, const char *kernel, const char *l
     bool halves = halves_between(b, m, p);
     struct vkm_region *between = is_down ? &x : &y;
     if (halves) between->ld = VKM_HALVED_WORDS(m->down.kb);
-    for (uint32_t i = 0; i < (p->direct ? 1 : VKM_TILE_CLASSES * pieces); i++) {
+    const uint32_t classes = p->direct ? 1 : VKM_TILE_CLASSES;
+    for (uint32_t c = 0; c < classes; c++)                   /* what x is wanted as by any of them: a step between them would make them wait for each other */
+        if (is_used(tile_from, p, c) && !(halves && is_down)) {
+            struct vkm_region in = x;
+            TRY(vkm_matmul_input(b, kernel, w, sizes[c], &in, x_rows));
+        }
+    for (uint32_t i = 0; i < classes * pieces; i++) {
         uint32_t c = i / pieces;
-        if (tile_from[c] > p->most || tile_from[c] == VKM_TILE_NEVER) continue;      /* no expert has that many rows */
+        if (!is_used(tile_from, p, c)) continue;
         struct vkm_push_matmul push;
         struct vkm_region in = x;
         groups = vkm_matmul_groups(&b->shape, w, sizes[c]);

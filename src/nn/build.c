@@ -226,13 +226,14 @@ static enum vkm_tier matmul_tier(const struct vkm_build *b, const char *kernel, 
     return vkm_kernel_tier(b->device, kernel, w->type->variant, able);
 }
 
-static const struct form { enum vkm_tier tier; const char *kernel; } forms[VKM_FORMS] = {[VKM_FORM_INT8] = {VKM_TIER_INT8DOT, "quantise"}, [VKM_FORM_F16] = {VKM_TIER_COOPMAT, "halve"}};
+static const char *const forms[VKM_FORMS] = {[VKM_FORM_INT8] = "quantise", [VKM_FORM_F16] = "halve", [VKM_FORM_SUMS] = "block_sums"};
 
-static uint32_t form_row(uint32_t form, uint32_t kb) { return form == VKM_FORM_INT8 ? VKM_QUANTISED_WORDS(kb) : VKM_HALVED_WORDS(kb); }
+static uint32_t form_row(uint32_t form, uint32_t kb) { return form == VKM_FORM_INT8 ? VKM_QUANTISED_WORDS(kb) : form == VKM_FORM_F16 ? VKM_HALVED_WORDS(kb) : VKM_SUMS_WORDS(kb); }
 
 uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols)
 {
-    return caps->tiers & VKM_TIER_BIT(forms[form].tier) ? (uint64_t)n * form_row(form, vkm_div_up(cols, 32)) : 0;
+    const bool wanted[VKM_FORMS] = {caps->tiers & VKM_TIER_BIT(VKM_TIER_INT8DOT), caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT), caps->scalar_loads};
+    return wanted[form] ? (uint64_t)n * form_row(form, vkm_div_up(cols, 32)) : 0;
 }
 
 #define NORM_EACH 2u                 /* times four columns that a lane of combine_norm keeps in registers at most */
@@ -250,15 +251,22 @@ static bool quantises(const struct vkm_build *b, const struct vkm_weight *w, uin
            ROW_SHARED(w->kb) + split_words(s, splits, 1) * 4 <= vkm_device_caps(b->device)->shared_bytes;
 }
 
-vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
+/* What a tile of n_tile tokens wants of x. */
+static uint32_t form_of(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile)
 {
     enum vkm_tier tier = matmul_tier(b, kernel, w, n_tile);
-    uint32_t f = 0;
-    while (f < VKM_FORMS && forms[f].tier != tier) f++;
-    if (f == VKM_FORMS || (f == VKM_FORM_INT8 && quantises(b, w, n_tile))) return VKM_OK;
+    if (b->shape.scalar_loads) return w->type->offset && n_tile > 1 ? VKM_FORM_SUMS : VKM_FORMS;
+    if (tier == VKM_TIER_INT8DOT && !quantises(b, w, n_tile)) return VKM_FORM_INT8;
+    return tier == VKM_TIER_COOPMAT ? VKM_FORM_F16 : VKM_FORMS;
+}
+
+vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n)
+{
+    uint32_t f = form_of(b, kernel, w, n_tile);
+    if (f == VKM_FORMS) return VKM_OK;
     const struct vkm_region from = *x, room = b->inputs.form[f], to = {room.at, form_row(f, w->kb), n};
-    if ((uint64_t)n * to.ld > room.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "%s: no room for %u rows of %u columns", forms[f].kernel, n, w->cols);
-    *x = to;
+    if ((uint64_t)n * to.ld > room.rows) return vkm_fail(b->err, VKM_ERR_LIMIT, "%s: no room for %u rows of %u columns", forms[f], n, w->cols);
+    if (f != VKM_FORM_SUMS) *x = to;
     if (b->there[f].at == from.at && b->there[f].ld == from.ld && b->there[f].kb == w->kb && b->there[f].rows >= n) return VKM_OK;
     struct vkm_push_quantise push = {.ws_x = from.at, .ld_x = from.ld, .ws_out = to.at, .ld_out = to.ld, .kb = w->kb};
     struct vkm_step s = {.groups = {n, 1, 1}, .bytes = (uint64_t)n * (w->kb * 32 + to.ld) * 4};
@@ -266,7 +274,7 @@ vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struc
     vkm_reads(b, &s, from, n);
     vkm_writes(b, &s, to, n);
     const uint32_t spec[] = {b->shape.reduce_lanes, 1};
-    TRY(vkm_build_step(b, forms[f].kernel, "", spec, 2, &s, forms[f].kernel));
+    TRY(vkm_build_step(b, forms[f], "", spec, 2, &s, forms[f]));
     b->there[f].at = from.at, b->there[f].ld = from.ld, b->there[f].kb = w->kb, b->there[f].rows = n;
     return VKM_OK;
 }
@@ -299,6 +307,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     const uint32_t spec[] = {lanes_of(s, w, n_tile), splits, s->rows_per_lane, n_tile, parts ? parts : 1, epilogue, normed ? 1 | (b->shape.holds_many ? 2 : 0) : 0, w->kb};
     char name[32];
     bool texels = tier == VKM_TIER_BASELINE && s->texel_loads && w->whole && w->slab == 0;
+    if (form_of(b, kernel, w, n_tile) == VKM_FORM_SUMS) vkm_reads_words(b, step, b->inputs.form[VKM_FORM_SUMS].at, b->inputs.form[VKM_FORM_SUMS].rows);
     snprintf(name, sizeof name, "%s%s", kernel, s->scalar_loads ? "_cpu" : texels ? "_texel" : "");
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
@@ -317,9 +326,10 @@ uint32_t vkm_matmul_groups(const struct vkm_shape *s, const struct vkm_weight *w
 
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *p)
 {
+    const bool scalar = b->shape.scalar_loads;
     uint64_t workspace = vkm_buffer_address(b->workspace);
     *p = (struct vkm_push_matmul){.tab_weight = w->tab, .n_chunks = w->n_chunks, .chunk_panels = w->chunk_panels, .n_panels = w->n_panels,
-                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .slab = w->whole ? w->slab : VKM_NONE, .at = w->at, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
+                                  .kb = w->kb, .rows = w->rows, .tab_bias = VKM_NONE, .slab = w->whole && !scalar ? w->slab : VKM_NONE, .at = scalar ? b->inputs.form[VKM_FORM_SUMS].at : w->at, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
 }
 
 uint32_t vkm_tile_rows(uint32_t n)

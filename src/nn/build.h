@@ -75,8 +75,8 @@ uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows
 
 struct vkm_tuning;                           /* tune.h */
 
-/* Forms of x that tiers want: int8 (int8dot), f16 (coopmat). rows: words. */
-enum { VKM_FORM_INT8, VKM_FORM_F16, VKM_FORMS };
+/* Forms of x that kernels want: int8 (int8dot), f16 (coopmat), and beside x itself its blocks' sums (scalar_loads, weights with an offset). rows: words. */
+enum { VKM_FORM_INT8, VKM_FORM_F16, VKM_FORM_SUMS, VKM_FORMS };
 struct vkm_inputs { struct vkm_region form[VKM_FORMS]; };
 
 struct vkm_build {

@@ -195,17 +195,17 @@ static void repack_q6_k(const uint8_t *const *rows, uint32_t cols, uint32_t kb, 
 #undef EACH_ROW
 
 const struct vkm_type vkm_types[] = {
-    {0,  "F32",  "f32",  1,   4,   8, 0, words_f32,  repack_f32},
-    {1,  "F16",  "f16",  1,   2,   4, 0, words_f16,  repack_f16},
-    {30, "BF16", "bf16", 1,   2,   4, 0, words_f16,  repack_f16},
-    {2,  "Q4_0", "q4_0", 32,  18,  1, 0, words_q4_0, repack_q4_0},
-    {3,  "Q4_1", "q4_1", 32,  20,  1, 0, words_q4_1, repack_q4_1},
-    {6,  "Q5_0", "q5_0", 32,  22,  1, 1, words_q5_0, repack_q5_0},
-    {7,  "Q5_1", "q5_1", 32,  24,  1, 1, words_q5_1, repack_q5_1},
-    {8,  "Q8_0", "q8_0", 32,  34,  2, 0, words_q8_0, repack_q8_0},
-    {12, "Q4_K", "q4_k", 256, 144, 1, 0, words_q4_k, repack_q4_k},
-    {13, "Q5_K", "q5_k", 256, 176, 1, 1, words_q5_k, repack_q5_k},
-    {14, "Q6_K", "q6_k", 256, 210, 1, 2, words_q6_k, repack_q6_k},
+    {0,  "F32",  "f32",  1,   4,   8, 0, false, words_f32,  repack_f32},
+    {1,  "F16",  "f16",  1,   2,   4, 0, false, words_f16,  repack_f16},
+    {30, "BF16", "bf16", 1,   2,   4, 0, false, words_f16,  repack_f16},
+    {2,  "Q4_0", "q4_0", 32,  18,  1, 0, false, words_q4_0, repack_q4_0},
+    {3,  "Q4_1", "q4_1", 32,  20,  1, 0, true,  words_q4_1, repack_q4_1},
+    {6,  "Q5_0", "q5_0", 32,  22,  1, 1, false, words_q5_0, repack_q5_0},
+    {7,  "Q5_1", "q5_1", 32,  24,  1, 1, true,  words_q5_1, repack_q5_1},
+    {8,  "Q8_0", "q8_0", 32,  34,  2, 0, false, words_q8_0, repack_q8_0},
+    {12, "Q4_K", "q4_k", 256, 144, 1, 0, true,  words_q4_k, repack_q4_k},
+    {13, "Q5_K", "q5_k", 256, 176, 1, 1, true,  words_q5_k, repack_q5_k},
+    {14, "Q6_K", "q6_k", 256, 210, 1, 2, false, words_q6_k, repack_q6_k},
 };
 const size_t vkm_type_count = VKM_COUNT(vkm_types);
 

@@ -12,6 +12,7 @@ struct vkm_type {
     const char *variant;         /* "q4_k": kernel variant */
     uint32_t block_cols, block_bytes;
     uint32_t quads, high;        /* of a panel, a row and 32 columns: uvec4 of quants; words of bits above four */
+    bool offset;                 /* weights are d q + m: a block has an offset beside its scale */
     /* Words of one row of a panel with kb blocks of 32 columns. */
     uint32_t (*row_words)(uint32_t kb);
     /* Writes a panel, each word once and without reading it: 32 rows of cols columns as they lie in the file. Columns from cols to kb * 32 become zeros;
