@@ -18,7 +18,8 @@
  *     Q8_0     65 ->  50    220 -> 150   400 -> 285
  * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; before fma, weights of 8 to 32 columns unpacked once and then four tokens at a time 0.9 of the speed; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
  * no faster than four; two blocks a pass (one token too: 1.06 to 1.14 times as long); tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike.
- * Sums of x made anew by each row of tiles of 8: 560 instead of 315. Types without an offset as if they had one (q - 8 is q, less 8 times the sum of x): one token of Q4_0 57 instead of 53, Q5_0 72 for 78, Q8_0 64 for 55. Scales' addresses made once a block: no faster. Sums that go on from
+ * Sums of x made anew by each row of tiles of 8: 560 instead of 315. Types without an offset as if they had one (q - 8 is q, less 8 times the sum of x): one token of Q4_0 57 instead of 53, Q5_0 72 for 78, Q8_0 64 for 55. Scales' addresses made once a block, rows' passes over eight blocks at a time
+ * instead of all: no faster. Sums that go on from
  * block to block, where there is no scale: one token 115 instead of 80 in Q4_K; F16, BF16 and F32 have it so, the other is no faster. x through shared memory (bounds-checked, too), x by lanes and subgroupBroadcast. */
 #ifndef NT                                          /* moe_route has its own */
 layout(constant_id = 4) const uint RPL = 4;

@@ -6,8 +6,7 @@
 
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words  { uvec4 w[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly WS_ACCESS buffer Floats { vec4 f[]; };
-
-layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Sums { float f[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4)  readonly buffer Sums   { float f[]; };
 
 /* the address of uvec4 `n` behind `a`, so that what is read near it needs no index arithmetic */
 uvec2 ahead(uvec2 a, uint n) {
@@ -15,8 +14,8 @@ uvec2 ahead(uvec2 a, uint n) {
     return uvec2(lo, a.y + uint(lo < a.x));
 }
 
-/* A load of neighbouring words is one only where the driver sees that the lanes' numbers are compared with constants, and it does not where such a comparison is first made in one loop and needed again behind
- * it: that goes through memory, masked by the lanes that were in the loop. So all are made here, before any loop: a kernel begins with know_lane(). */
+/* A load of neighbouring words is one only where the driver sees that the lanes' numbers are compared with constants, and it does not where those, or a comparison, are first made in a loop and needed again
+ * behind it: that goes through memory, masked by the lanes that were in the loop. So all are made here, before any loop: a kernel begins with know_lane(). */
 bool lane_is[16];
 void know_lane() { [[unroll]] for (uint l = 0; l < 16; l++) lane_is[l] = gl_SubgroupInvocationID == l; }
 

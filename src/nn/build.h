@@ -126,9 +126,9 @@ uint32_t vkm_splits_most(uint32_t kb);
 uint32_t vkm_shape_panels(const struct vkm_shape *shape);
 void vkm_matmul_push(const struct vkm_build *b, const struct vkm_weight *w, struct vkm_push_matmul *push);
 /* What matmul kernel `kernel` ("linear", "moe_gate_up", "moe_down") reads in the form for this device and size of tiles: the first n rows of *x, or of what *x becomes: the same as int8 or f16,
- * made by a step of its own unless the last one was for these rows and nobody has written to them since. */
+ * made by a step of its own unless the last one was for these rows and nobody has written to them since. The sums of its blocks are made likewise, beside *x, which stays. */
 vkm_result vkm_matmul_input(struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile, struct vkm_region *x, uint32_t n);
-/* Words that n rows of so many columns take in a form; 0: no tier of the device wants it. */
+/* Words that n rows of so many columns take in a form; 0: the device has no use for it. */
 uint64_t vkm_form_words(const struct vkm_caps *caps, uint32_t form, uint32_t n, uint32_t cols);
 /* Puts the parameters into push, and gives the bits that the kernel is made with. */
 uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilogue *e, struct vkm_push_matmul *push);
