@@ -24,6 +24,7 @@
 #ifndef NT                                          /* moe_route has its own */
 layout(constant_id = 4) const uint RPL = 4;
 layout(constant_id = 5) const uint NT = 8;
+#define BLOCK_STEPS 4                               /* of eight columns in a block; weights without scales might have any number, for less to compile */
 #endif
 
 const uint LANES = 32 / RPL;                        /* 4, 8 or 16 */
@@ -153,7 +154,7 @@ void multiply_rows(uvec2 rows, uint kb) {
     [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = part[i] = 0.0;
     uint k = 0;
     [[dont_unroll]] do {
-        uvec2 block = ahead(rows, k * NQ4 * 32);
+        uvec2 block = ahead(rows, k * NQ4 * 8 * BLOCK_STEPS);
         uvec2 hi[ROWS];
         [[unroll]] for (int r = 0; r < ROWS; r++) {
             hi[r] = uvec2(0);
@@ -171,9 +172,9 @@ void multiply_rows(uvec2 rows, uint kb) {
 #ifndef UNSCALED
             [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) part[i] = 0.0;
 #endif
-            [[unroll]] for (int i = 0; i < 4 / PARTS; i++) {      /* bounds that are constants, for else it is not unrolled, takes twice as long and reads beyond the panel (scalar.glsl) */
-                uint at = p * (4 / PARTS) + i;
-                multiply_step(ahead(block, at * STEP_PLANES * 8), k * 8 + at * 2, hi, at);
+            [[unroll]] for (int i = 0; i < BLOCK_STEPS / PARTS; i++) {      /* bounds that are constants, for else it is not unrolled, takes twice as long and reads beyond the panel (scalar.glsl) */
+                uint at = p * (BLOCK_STEPS / PARTS) + i;
+                multiply_step(ahead(block, at * STEP_PLANES * 8), (k * BLOCK_STEPS + at) * 2, hi, at);
             }
 #if defined(OFFSET)
             [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = fma(d[i % ROWS], part[i], fma(m[i % ROWS], x_sum[i / ROWS], sum[i]));
@@ -182,7 +183,7 @@ void multiply_rows(uvec2 rows, uint kb) {
 #endif
         }
         k++;
-    } while (k < kb);
+    } while (k < kb * 4 / BLOCK_STEPS);
 #ifdef UNSCALED
     [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = part[i];
 #endif
