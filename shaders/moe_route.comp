@@ -16,7 +16,7 @@ layout(constant_id = 7) const uint ROUTER_ROWS = 8;
 /* norm: x += scale * y; xn = x / rms(x) * weight, as in combine_norm. router: the logits of n tokens. */
 #if defined(CPU)
 /* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, a token after another. Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
- * 130 to 220; eight tokens 870 to 1,430, 270 to 290, 290 to 340. Of 128 experts it is no faster than the steps, which have more workgroups to read the weights.
+ * 130 to 220; eight tokens 870 to 1,430, 270 to 290 (320 to 330 since BLOCK_STEPS is 1), 290 to 340. Of 128 experts it is no faster than the steps, which have more workgroups to read the weights.
  * norm reads words that other lanes write later, and drops them: those who have it are lanes in step. */
 layout(constant_id = 9) const uint RPL = 4;
 #define NT 1
