@@ -73,7 +73,7 @@ void scales(Words w, uint at, uint kb, uint k, int p, int r, out float d, out fl
 
 #ifdef OFFSET
 /* The sum of d q x + m x over a block is d Q + m X, Q the sum of q x, X that of x: made here for a single token, for tiles of more by block_sums.
- * A single token's quants stay where they are in their words, that is q times a power of two, and x is multiplied by UNIT / that power instead: exact below 2^95, and the same
+ * A single token's quants stay where they are in their words, that is q times a power of two, and x is multiplied by UNIT / that power instead: exact below 2^90, and the same
  * for all rows. */
 #  if NHI == 0
 #    define UNIT 268435456.0

@@ -16,7 +16,9 @@ layout(constant_id = 7) const uint ROUTER_ROWS = 8;
 /* norm: x += scale * y; xn = x / rms(x) * weight, as in combine_norm. router: the logits of n tokens. */
 #if defined(CPU)
 /* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, a token after another. Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
- * 130 to 220; eight tokens 870 to 1,430, 270 to 290 (320 to 330 since BLOCK_STEPS is 1), 290 to 340. Of 128 experts it is no faster than the steps, which have more workgroups to read the weights.
+ * 130 to 220; eight tokens 870 to 1,430, 270 to 290 (320 to 330 since BLOCK_STEPS is 1), 290 to 340. Those are by
+ * timestamps, which make three steps dearer than one. Whole models by turns, in three steps and so: the bundled one 547 to 577 and 590 to 676 tokens per second, 64 experts alike (medians of ten 100 and 101),
+ * 128 alike (157 to 172 and 137 to 170; not taken), for the steps have more workgroups to read the weights.
  * norm reads words that other lanes write later, and drops them: those who have it are lanes in step. */
 layout(constant_id = 9) const uint RPL = 4;
 #define NT 1
