@@ -129,9 +129,20 @@ static void fill_matrices(const struct vkm_instance *instance, VkPhysicalDevice 
     }
 }
 
+/* Matrices of 8 rows are Intel's, whose instructions have 8 or 16 lanes, as many as such a matrix has columns. Left alone, its driver takes 32 for a kernel with matrices, and its compiler spills: choose_matrix of src/nn/build.c. */
+static void fill_matrix_lanes(const VkPhysicalDeviceSubgroupSizeControlProperties *sizes, bool control, struct vkm_caps *caps)
+{
+    uint32_t lanes = caps->matrix.m < 16 && caps->matrix.n >= sizes->minSubgroupSize && caps->matrix.n <= sizes->maxSubgroupSize ? caps->matrix.n : caps->subgroup_size;
+    caps->sized_subgroups = control && (sizes->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) && lanes >= sizes->minSubgroupSize && lanes <= sizes->maxSubgroupSize;
+    caps->matrix_lanes = caps->sized_subgroups ? lanes : caps->subgroup_size;
+    caps->matrix_subgroups = caps->sized_subgroups ? sizes->maxComputeWorkgroupSubgroups : UINT32_MAX;
+}
+
 /* Driver bugs and what is done about them, one row each; "bugs" in the clamp string switches the workarounds off, to see whether a driver still needs them. */
 static void bound_loops(struct vkm_caps *caps) { caps->loop_iterations = 65535; }
 static void unbound_loops(struct vkm_caps *caps) { caps->loop_iterations = 0; }
+static void bound_tiles(struct vkm_caps *caps) { caps->matrix_tokens = 64; }
+static void unbound_tiles(struct vkm_caps *caps) { caps->matrix_tokens = 0; }
 static const struct bug {
     const char *id, *reproducer;
     VkDriverId driver;
@@ -141,6 +152,9 @@ static const struct bug {
     /* Seen in 22.3.6, not in 26.1; between them unknown. */
     {"loops end silently after 65,535 iterations of all loops of an invocation together", "tests/test_model.c, shapes of 1,024 experts, with moe_topk on 8 lanes",
      VK_DRIVER_ID_MESA_LLVMPIPE, VK_MAKE_VERSION(26, 0, 0), bound_loops, unbound_loops},
+    /* Seen in 26.2.6 for Turing, Ampere and Blackwell. NVIDIA's own driver is fastest with these tiles. By instructions for each product they would be a tenth better than tiles of 64 tokens if nothing were
+     * spilled, and half again as many with eight subgroups, which spill nothing. */
+    {"in tiles of 128 tokens by matrices 140 registers and more are spilled", "vkmoe bench kernels, matrices of a prompt of 4,096 tokens", VK_DRIVER_ID_MESA_NVK, UINT32_MAX, bound_tiles, unbound_tiles},
 };
 /* Mesa from 26 on turns a load at a uniform device address into one load and a broadcast; 22.3.6 makes a loop over the lanes of it, as SwiftShader seems to: there the kernels
  * that count on it are 2 to 5 times slower than the others. In 25.0.7 decode is a third as fast with them, prefill a quarter faster. Other versions between were
@@ -177,6 +191,7 @@ ENABLED(memory_model, FEATURE(VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_
 ENABLED(device_scope, FEATURE(VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_MEMORY_MODEL_FEATURES, vulkanMemoryModelDeviceScope) FEATURE(VkPhysicalDeviceVulkan12Features, VULKAN_1_2_FEATURES, vulkanMemoryModelDeviceScope))
 ENABLED(int8dot, FEATURE(VkPhysicalDeviceShaderIntegerDotProductFeatures, SHADER_INTEGER_DOT_PRODUCT_FEATURES, shaderIntegerDotProduct) FEATURE(VkPhysicalDeviceVulkan13Features, VULKAN_1_3_FEATURES, shaderIntegerDotProduct))
 ENABLED(full_subgroups, FEATURE(VkPhysicalDeviceSubgroupSizeControlFeatures, SUBGROUP_SIZE_CONTROL_FEATURES, computeFullSubgroups) FEATURE(VkPhysicalDeviceVulkan13Features, VULKAN_1_3_FEATURES, computeFullSubgroups))
+ENABLED(size_control, FEATURE(VkPhysicalDeviceSubgroupSizeControlFeatures, SUBGROUP_SIZE_CONTROL_FEATURES, subgroupSizeControl) FEATURE(VkPhysicalDeviceVulkan13Features, VULKAN_1_3_FEATURES, subgroupSizeControl))
 ENABLED(coopmat, FEATURE(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, COOPERATIVE_MATRIX_FEATURES_KHR, cooperativeMatrix))
 ENABLED(statistics, FEATURE(VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR, PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR, pipelineExecutableInfo))
 ENABLED(dynamic_indexing, FEATURE(VkPhysicalDeviceFeatures2, FEATURES_2, features.shaderStorageBufferArrayDynamicIndexing))
@@ -194,6 +209,7 @@ static void keep_enabled(const VkBaseInStructure *chain, struct vkm_caps *caps, 
     f->memory_model.vulkanMemoryModelDeviceScope &= device_scope_enabled(chain);
     f->int8dot.shaderIntegerDotProduct &= int8dot_enabled(chain);
     f->subgroup_size.computeFullSubgroups &= full_subgroups_enabled(chain);
+    f->subgroup_size.subgroupSizeControl &= size_control_enabled(chain);
     f->coopmat.cooperativeMatrix &= coopmat_enabled(chain);
     caps->pipeline_statistics &= statistics_enabled(chain);
 }
@@ -244,7 +260,8 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceShaderIntegerDotProductProperties dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, .pNext = has_driver ? &driver : NULL};
-    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = has_int8dot ? &dot : dot.pNext};
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES, .pNext = has_int8dot ? &dot : dot.pNext};
+    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = has_subgroup_size ? &sizes : sizes.pNext};
     VkPhysicalDeviceCooperativeMatrixPropertiesKHR coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR, .pNext = &subgroup};
     VkPhysicalDeviceMaintenance3Properties maintenance3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = has_coopmat ? (void *)&coopmat : &subgroup};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance3};
@@ -303,6 +320,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
         fill_matrices(instance, physical, caps);
     caps->coopmat = caps->matrix.m && built(VKM_TIER_COOPMAT);
     caps->full_subgroups = f.subgroup_size.computeFullSubgroups;
+    fill_matrix_lanes(&sizes, f.subgroup_size.subgroupSizeControl && caps->matrix.m, caps);
     caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
@@ -326,7 +344,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
         .timeline = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .timelineSemaphore = VK_TRUE},
         .storage16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES, .storageBuffer16BitAccess = VK_TRUE},
         .float16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .shaderFloat16 = VK_TRUE, .shaderInt8 = offer->caps.int8},
-        .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = VK_TRUE},
+        .subgroup_size = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .computeFullSubgroups = offer->caps.full_subgroups, .subgroupSizeControl = offer->caps.sized_subgroups},
         .int8dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, .shaderIntegerDotProduct = VK_TRUE},
         .memory_model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, .vulkanMemoryModel = VK_TRUE, .vulkanMemoryModelDeviceScope = VK_TRUE},
         .coopmat = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE},
@@ -340,7 +358,7 @@ void vkm_features_fill(const struct vkm_offer *offer, struct vkm_features *f)
     if (offer->caps.fp16 || offer->caps.n_matrices) CHAIN(float16);
     if (offer->caps.int8dot) CHAIN(int8dot);
     if (offer->caps.n_matrices) CHAIN(memory_model), CHAIN(coopmat);
-    if (offer->caps.full_subgroups) CHAIN(subgroup_size);
+    if (offer->caps.full_subgroups || offer->caps.sized_subgroups) CHAIN(subgroup_size);
     if (offer->caps.pipeline_statistics) CHAIN(statistics);
 #undef CHAIN
 }
@@ -450,7 +468,11 @@ void vkm_caps_print(const struct vkm_caps *caps, vkm_text *out)
     else vkm_textf(out, "no subgroup operations, ");
     if (caps->fp16) vkm_textf(out, "fp16, ");
     if (caps->int8dot) vkm_textf(out, "int8dot%s, ", caps->int8dot_accelerated ? "" : " (not accelerated)");
-    if (caps->matrix.m) vkm_textf(out, "coopmat %ux%ux%u%s, ", caps->matrix.m, caps->matrix.n, caps->matrix.k, caps->coopmat ? "" : " (not in this build)");
+    if (caps->matrix.m) {
+        vkm_textf(out, "coopmat %ux%ux%u", caps->matrix.m, caps->matrix.n, caps->matrix.k);
+        if (caps->matrix_lanes != caps->subgroup_size) vkm_textf(out, " in subgroups of %u", caps->matrix_lanes);
+        vkm_textf(out, "%s, ", caps->coopmat ? "" : " (not in this build)");
+    }
     if (caps->scalar_loads) vkm_textf(out, "scalar loads, ");
     if (caps->texel_loads) vkm_textf(out, "texel loads, ");
     uint64_t range = caps->storage_range;

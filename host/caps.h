@@ -46,6 +46,10 @@ struct vkm_caps {
     bool int8;                     /* shaderInt8: cooperative matrices of int8 */
     bool coopmat;                  /* VK_KHR_cooperative_matrix with what matmul_coop.glsl needs, `matrix` in its list, and kernels in this build */
     struct vkm_matrix matrix;      /* f16 to f32, the largest that divides tiles of 16 tokens, 32 rows, 32 columns; m 0: none */
+    uint32_t matrix_lanes;         /* of a subgroup in kernels of tier coopmat */
+    uint32_t matrix_subgroups;     /* most of a workgroup there, beside what `invocations` allows */
+    uint32_t matrix_tokens;        /* most of a tile, beyond which the driver's compiler spills; 0: no such bound */
+    bool sized_subgroups;          /* pipelines of that tier can, and do, ask for subgroups of matrix_lanes */
     struct vkm_matrix matrices[VKM_MATRICES_MAX];   /* all that the device lists for a subgroup, of types that are known here */
     uint32_t n_matrices;
     bool pipeline_statistics;      /* VK_KHR_pipeline_executable_properties */

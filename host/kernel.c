@@ -127,25 +127,29 @@ static vkm_result find_module(const vkm_device *device, const char *name, const 
 /* On any thread: of the device only what may be shared, such as a pipeline cache that Vulkan synchronises. */
 static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
 {
+    const struct vkm_caps *caps = &device->caps;
     VkShaderModule module;
     VkResult r = device->vk.vkCreateShaderModule(device->handle, &(VkShaderModuleCreateInfo){
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->n_words * 4, .pCode = k->module->words}, device->allocator, &module);
     if (r != VK_SUCCESS) return r;
-    uint32_t values[VKM_SPEC_FIRST + VKM_SPEC_MAX + 1] = {device->caps.slabs, device->caps.kv_slabs};
+    uint32_t values[VKM_SPEC_FIRST + VKM_SPEC_MAX + 1] = {caps->slabs, caps->kv_slabs};
     uint32_t n = VKM_SPEC_FIRST + k->n_spec;
     memcpy(values + VKM_SPEC_FIRST, k->spec, k->n_spec * sizeof *values);
     VkSpecializationMapEntry entries[VKM_SPEC_FIRST + VKM_SPEC_MAX + 1];
     for (uint32_t i = 0; i < n; i++) entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = i * 4, .size = 4};
     entries[n] = (VkSpecializationMapEntry){.constantID = VKM_SPEC_SLOW_CONVERSION, .offset = n * 4, .size = 4};
-    values[n++] = device->caps.slow_conversion;
+    values[n++] = caps->slow_conversion;
     /* Kernels of the tiers that use subgroups take invocation % subgroup_size for the lane, which needs every subgroup full. Others leave the driver free: Intel's compiles a matmul
      * to 32 lanes a subgroup when all must be full, with hundreds of spills, and to 8 and none else. */
-    bool full = device->caps.full_subgroups && device->caps.subgroup && (k->module->tier == VKM_TIER_SUBGROUP || k->module->tier == VKM_TIER_COOPMAT) && k->n_spec && k->spec[0] % device->caps.subgroup_size == 0;
+    bool matrices = k->module->tier == VKM_TIER_COOPMAT, sized = matrices && caps->sized_subgroups;
+    bool full = caps->full_subgroups && caps->subgroup && (matrices || k->module->tier == VKM_TIER_SUBGROUP) && k->n_spec && k->spec[0] % (matrices ? caps->matrix_lanes : caps->subgroup_size) == 0;
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO, .requiredSubgroupSize = caps->matrix_lanes};
     r = device->vk.vkCreateComputePipelines(device->handle, device->pipeline_cache, 1, &(VkComputePipelineCreateInfo){
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT | (device->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+            .pNext = sized ? &size : NULL,
             .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
             .stage = VK_SHADER_STAGE_COMPUTE_BIT, .module = module, .pName = "main",
             .pSpecializationInfo = &(VkSpecializationInfo){.mapEntryCount = n, .pMapEntries = entries, .dataSize = n * sizeof *values, .pData = values},

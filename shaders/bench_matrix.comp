@@ -31,6 +31,6 @@ void main() {
         }
     ACCUMULATOR(float) sum = ACCUMULATOR(float)(0.0);
     [[unroll]] for (uint j = 0; j < N; j++) sum += ACCUMULATOR(float)(coopMatMulAdd(a, ones, x[j]));
-    if (gl_SubgroupID >= SUBGROUPS) return;          /* a driver may take narrower subgroups for matrices than it reports (Intel's): its rate is then higher than what is counted */
+    if (gl_SubgroupID >= SUBGROUPS) return;          /* a driver that cannot be asked may take narrower subgroups than it reports: its rate is then higher than what is counted */
     coopMatStore(sum, ws.f, push.ws_out + (gl_WorkGroupID.x * SUBGROUPS + gl_SubgroupID) * TM * TN, TN, gl_CooperativeMatrixLayoutRowMajor);
 }

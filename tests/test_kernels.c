@@ -214,6 +214,7 @@ Test(tiles, of_a_gpu_with_matrices)
     struct vkm_caps c = *vkm_device_caps(t.device);
     c.type = VKM_TYPE_DISCRETE, c.subgroup_size = 32, c.invocations = 1024, c.shared_bytes = 48 << 10;
     c.tiers |= VKM_TIER_BIT(VKM_TIER_COOPMAT), c.coopmat = true, c.matrix = (struct vkm_matrix){.m = 16, .n = 16, .k = 16};
+    c.matrix_lanes = 32, c.matrix_subgroups = UINT32_MAX;
     vkm_shape_choose(&c, &t.build.shape);
     bool dots = vkm_kernel_tier(t.device, "moe_gate_up", "q8_0", VKM_TIERS_ALL) == VKM_TIER_INT8DOT;
     static const uint32_t layers[][2] = {{8, 2}, {128, 8}, {256, 8}, {60, 4}, {16, 1}};      /* experts, of which used */
@@ -228,6 +229,29 @@ Test(tiles, of_a_gpu_with_matrices)
         cr_expect_eq(vkm_linear_adds(&t.build, &qkv, n), n < 32, "%u tokens", n);                    /* not by matrices */
     }
     close_bench(&t);
+}
+
+/* Tiles by matrices of the devices whose compilers spilled: 16 sums a lane with Intel's of 8 rows, and limits of all kinds. */
+Test(tiles, by_matrices_hold_their_sums)
+{
+    FIRST_DRIVER_ONLY();
+    static const struct { struct vkm_matrix matrix; uint32_t lanes, subgroups, invocations, bound, tokens, workgroup; } devices[] = {
+        {{8, 8, 16, "f16", "f32"}, 8, UINT32_MAX, 1024, 0, 32, 256},     /* dg2 */
+        {{8, 16, 16, "f16", "f32"}, 16, UINT32_MAX, 1024, 0, 64, 512},   /* lnl, bmg, ptl */
+        {{8, 16, 16, "f16", "f32"}, 16, 16, 1024, 0, 32, 256},
+        {{8, 16, 16, "f16", "f32"}, 16, UINT32_MAX, 256, 0, 32, 256},
+        {{16, 16, 16, "f16", "f32"}, 32, UINT32_MAX, 1024, 0, 128, 128},
+        {{16, 16, 16, "f16", "f32"}, 32, UINT32_MAX, 1024, 64, 64, 128}, /* nvk */
+        {{16, 16, 16, "f16", "f32"}, 64, UINT32_MAX, 128, 0, 128, 128},
+    };
+    for (size_t i = 0; i < VKM_COUNT(devices); i++) {
+        struct vkm_shape s;
+        struct vkm_caps c = {.type = VKM_TYPE_DISCRETE, .invocations = devices[i].invocations, .shared_bytes = 48 << 10, .subgroup = true, .subgroup_size = 32, .coopmat = true, .tiers = VKM_TIERS_ALL, .matrix = devices[i].matrix,
+                             .matrix_lanes = devices[i].lanes, .matrix_subgroups = devices[i].subgroups, .matrix_tokens = devices[i].bound};
+        vkm_shape_choose(&c, &s);
+        cr_expect(s.matrix_tokens == devices[i].tokens && s.matrix_subgroups * s.matrix_lanes == devices[i].workgroup, "device %zu: %u tokens, %u subgroups of %u", i, s.matrix_tokens, s.matrix_subgroups, s.matrix_lanes);
+        cr_expect_eq(vkm_shape_tile_most(&s), devices[i].tokens);
+    }
 }
 
 /* ---------------------------------------------------------------- integer dot products */

@@ -1,5 +1,6 @@
 /* vkmoe on a driver that does nothing (null_driver.h): what a true one cannot be made to do. Every call fails once, the caller's allocator gives parts of its blocks, memory is not coherent. */
 #include "driver.h"
+#include "host/internal.h"
 #include "null_driver.h"
 #include "reference/testmodel.h"
 #include <unistd.h>
@@ -340,6 +341,111 @@ Test(null, names_and_labels_where_the_instance_has_them)
         close_driver(&d, "names");
     }
     unlink(path);
+}
+
+/* ---------------------------------------------------------------- matrices of Intel's kind */
+
+/* The null driver with matrices of 8 rows and so many columns, subgroups of 32 lanes unless asked for fewer. */
+static struct { uint32_t columns, least; VkPipelineShaderStageRequiredSubgroupSizeCreateInfo asked; bool sized; } intel;
+static const char *const intel_extensions[] = {VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME};
+
+static VkResult VKAPI_CALL intel_extension_list(VkPhysicalDevice physical, const char *layer, uint32_t *n, VkExtensionProperties *p)
+{
+    (void)physical, (void)layer;
+    for (uint32_t i = 0; p && i < VKM_COUNT(intel_extensions); i++) snprintf(p[i].extensionName, sizeof p[i].extensionName, "%s", intel_extensions[i]);
+    *n = VKM_COUNT(intel_extensions);
+    return VK_SUCCESS;
+}
+
+static void VKAPI_CALL intel_properties(VkPhysicalDevice physical, VkPhysicalDeviceProperties2 *p)
+{
+    null_GetPhysicalDeviceProperties2(physical, p);
+    for (VkBaseOutStructure *s = p->pNext; s; s = s->pNext) {
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR) ((VkPhysicalDeviceCooperativeMatrixPropertiesKHR *)s)->cooperativeMatrixSupportedStages = VK_SHADER_STAGE_COMPUTE_BIT;
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES) {
+            VkPhysicalDeviceSubgroupProperties *subgroup = (VkPhysicalDeviceSubgroupProperties *)s;
+            subgroup->subgroupSize = 32, subgroup->supportedStages = VK_SHADER_STAGE_COMPUTE_BIT, subgroup->supportedOperations = 0xff;
+        }
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES) {
+            VkPhysicalDeviceSubgroupSizeControlProperties *sizes = (VkPhysicalDeviceSubgroupSizeControlProperties *)s;
+            sizes->minSubgroupSize = intel.least, sizes->maxSubgroupSize = 32, sizes->maxComputeWorkgroupSubgroups = 64, sizes->requiredSubgroupSizeStages = VK_SHADER_STAGE_COMPUTE_BIT;
+        }
+    }
+}
+
+static void VKAPI_CALL intel_features(VkPhysicalDevice physical, VkPhysicalDeviceFeatures2 *f)
+{
+    null_GetPhysicalDeviceFeatures2(physical, f);
+    for (VkBaseOutStructure *s = f->pNext; s; s = s->pNext) {
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR) ((VkPhysicalDeviceCooperativeMatrixFeaturesKHR *)s)->cooperativeMatrix = VK_TRUE;
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES) ((VkPhysicalDeviceShaderFloat16Int8Features *)s)->shaderFloat16 = VK_TRUE;
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES) ((VkPhysicalDeviceSubgroupSizeControlFeatures *)s)->subgroupSizeControl = VK_TRUE;
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES) {
+            VkPhysicalDeviceVulkanMemoryModelFeatures *model = (VkPhysicalDeviceVulkanMemoryModelFeatures *)s;
+            model->vulkanMemoryModel = model->vulkanMemoryModelDeviceScope = VK_TRUE;
+        }
+    }
+}
+
+static VkResult VKAPI_CALL intel_matrices(VkPhysicalDevice physical, uint32_t *n, VkCooperativeMatrixPropertiesKHR *p)
+{
+    (void)physical;
+    *n = 1;
+    p->MSize = 8, p->NSize = intel.columns, p->KSize = 16, p->scope = VK_SCOPE_SUBGROUP_KHR, p->saturatingAccumulation = VK_FALSE;
+    p->AType = p->BType = VK_COMPONENT_TYPE_FLOAT16_KHR, p->CType = p->ResultType = VK_COMPONENT_TYPE_FLOAT32_KHR;
+    return VK_SUCCESS;
+}
+
+static VkResult VKAPI_CALL intel_pipelines(VkDevice device, VkPipelineCache cache, uint32_t n, const VkComputePipelineCreateInfo *infos, const VkAllocationCallbacks *a, VkPipeline *out)
+{
+    const VkBaseInStructure *s = infos->stage.pNext;
+    intel.sized = s && s->sType == VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO;
+    if (intel.sized) intel.asked = *(const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo *)s;
+    return null_CreateComputePipelines(device, cache, n, infos, a, out);
+}
+
+static vkm_void_fn VKAPI_CALL intel_device_find(VkDevice device, const char *name) { return strcmp(name, "vkCreateComputePipelines") ? (vkm_void_fn)null_GetDeviceProcAddr(device, name) : (vkm_void_fn)intel_pipelines; }
+static vkm_void_fn intel_find(void *instance, const char *name)
+{
+    static const struct { const char *name; vkm_void_fn function; } own[] = {
+        {"vkEnumerateDeviceExtensionProperties", (vkm_void_fn)intel_extension_list}, {"vkGetPhysicalDeviceProperties2", (vkm_void_fn)intel_properties}, {"vkGetPhysicalDeviceFeatures2", (vkm_void_fn)intel_features},
+        {"vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR", (vkm_void_fn)intel_matrices}, {"vkGetDeviceProcAddr", (vkm_void_fn)intel_device_find}};
+    for (size_t i = 0; i < VKM_COUNT(own); i++)
+        if (!strcmp(own[i].name, name)) return own[i].function;
+    return null_GetInstanceProcAddr(instance, name);
+}
+
+/* Kernels of matrices of 8 rows have subgroups as wide as a matrix, and ask for them, where the device has and the caller enabled that. */
+Test(null, subgroups_as_wide_as_matrices)
+{
+    static const struct { uint32_t columns, least; bool enabled; uint32_t lanes; } cases[] = {{8, 8, true, 8}, {16, 16, true, 16}, {16, 8, true, 16}, {8, 8, false, 32}, {8, 16, true, 32}};
+    for (size_t i = 0; i < VKM_COUNT(cases); i++) {
+        vkm_error err = {0};
+        struct null_driver d = {0};
+        vkm_device *device = NULL;
+        null_open(&d);
+        VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .pNext = d.features.pNext, .subgroupSizeControl = cases[i].enabled};
+        VkPhysicalDeviceVulkanMemoryModelFeatures model = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, .pNext = &sizes, .vulkanMemoryModel = VK_TRUE, .vulkanMemoryModelDeviceScope = VK_TRUE};
+        VkPhysicalDeviceShaderFloat16Int8Features half = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .pNext = &model, .shaderFloat16 = VK_TRUE};
+        VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .pNext = &half, .cooperativeMatrix = VK_TRUE};
+        d.features.pNext = &matrices;
+        intel.columns = cases[i].columns, intel.least = cases[i].least;
+        vkm_import import = null_import(&d);
+        import.get_instance_proc_addr = intel_find, import.extensions = intel_extensions, import.n_extensions = VKM_COUNT(intel_extensions);
+        OK(vkm_device_create(&(vkm_device_params){.struct_size = sizeof(vkm_device_params), .import = &import}, &device, &err));
+        const struct vkm_caps *caps = vkm_device_caps(device);
+        cr_assert(caps->matrix.m == 8 && caps->matrix.n == cases[i].columns && caps->subgroup_size == 32);
+        cr_expect_eq(caps->matrix_lanes, cases[i].lanes, "case %zu: %u lanes", i, caps->matrix_lanes);
+        if (caps->coopmat) {               /* this build has such kernels */
+            const uint32_t spec[] = {caps->matrix_lanes, 1, 2, 8, caps->matrix.n, 16, 1};
+            const vkm_kernel *kernel;
+            OK(vkm_kernel_get(device, "bench_matrix", "f16_f32", spec, VKM_COUNT(spec), &kernel, &err));
+            OK(vkm_kernels_compile_found(device, &err));
+            cr_expect(intel.sized == cases[i].enabled && (!intel.sized || intel.asked.requiredSubgroupSize == cases[i].lanes), "case %zu: %d, %u lanes asked for", i, intel.sized, intel.asked.requiredSubgroupSize);
+        }
+        vkm_device_destroy(device);
+        close_driver(&d, "matrices");
+    }
 }
 
 Test(null, pipeline_cache_as_bytes)

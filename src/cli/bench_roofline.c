@@ -442,7 +442,7 @@ static const struct { uint32_t subgroups, accumulators; } matrix_shapes[] = {{1,
 /* Workgroups: as many lanes as other arithmetic has, if the workspace holds a matrix a subgroup. */
 static uint32_t matrix_groups(const struct roof *f, const struct vkm_matrix *m, uint32_t subgroups)
 {
-    uint64_t all = alu_lanes(f) / f->caps->subgroup_size, room = f->workspace_bytes / ((uint64_t)m->m * m->n * 4);
+    uint64_t all = alu_lanes(f) / f->caps->matrix_lanes, room = f->workspace_bytes / ((uint64_t)m->m * m->n * 4);
     return (uint32_t)((all < room ? all : room) / subgroups);
 }
 
@@ -450,7 +450,7 @@ static vkm_result build_matrix_of(struct roof *f, const void *user, uint32_t sha
 {
     const struct vkm_matrix *m = user;
     uint32_t subgroups = matrix_shapes[shape].subgroups, accumulators = matrix_shapes[shape].accumulators, groups = matrix_groups(f, m, subgroups);
-    const uint32_t spec[] = {subgroups * f->caps->subgroup_size, 1, accumulators, m->m, m->n, m->k, subgroups};
+    const uint32_t spec[] = {subgroups * f->caps->matrix_lanes, 1, accumulators, m->m, m->n, m->k, subgroups};
     struct vkm_push_bench_alu push = {.n = iterations, .a = m->type[0] == 'u' ? 1 : -1, .b = 1};
     struct vkm_step step = {.groups = {groups, 1, 1}, .n_writes = 1, .writes = {{NULL, 0, (uint64_t)groups * subgroups * m->m * m->n * 4}},
                             .flops = (uint64_t)groups * subgroups * iterations * accumulators * 8 * 2 * m->m * m->n * m->k};

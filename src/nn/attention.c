@@ -70,7 +70,7 @@ static uint32_t attention_coop(const struct vkm_build *b, const struct vkm_atten
     const struct vkm_caps *caps = vkm_device_caps(b->device);
     const struct vkm_shape *s = &b->shape;
     const struct vkm_matrix *m = &s->matrix;
-    uint32_t subgroups = s->coop_subgroups, lanes = caps->subgroup_size;
+    uint32_t subgroups = s->coop_subgroups, lanes = s->matrix_lanes;
     if (!m->m || !subgroups || !a->kv16 || !a->one_sequence || n < VKM_COOPMAT_ROWS || vkm_kernel_tier(b->device, "attention_coop", "", VKM_TIERS_ALL) != VKM_TIER_COOPMAT) return 0;
     if (m->n % 8 || m->k % 8 || a->head % m->n || a->head % m->k || s->coop_keys % m->n || s->coop_keys % m->k) return 0;
     if ((a->q.at | a->q.ld | a->out.at | a->out.ld) % 4) return 0;                  /* rows of four words */
@@ -151,7 +151,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
     VKM_STEP_PUSH(s, push);
     if (p.coop) {
         const struct vkm_shape *o = &b->shape;
-        const uint32_t lanes = p.coop * caps->subgroup_size, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
+        const uint32_t lanes = p.coop * o->matrix_lanes, spec[] = {lanes, 1, p.coop, a->head, o->matrix.m, o->matrix.n, o->matrix.k, lanes, p.row_lanes, o->coop_keys, o->coop_buffers, o->coop_fetch};
         return vkm_build_step_of(b, "attention_coop", "", VKM_TIER_BIT(VKM_TIER_COOPMAT), spec, VKM_COUNT(spec), &s, "attention");
     }
     if (p.by_rows) {

@@ -46,6 +46,7 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 #define SPLITS_LEAST 4u
 #define SPLITS_MOST 64u
 #define SPLITS_INTEGRATED 16u        /* fewer lanes to fill; and Adreno's and Apple's compilers spill up to 81 registers in workgroups of 512 and 1,024 */
+#define SPLITS_Q6_K 32u              /* two scales and two words of high bits a block: in workgroups of 1,024 lanes, which have 64 registers each, nvk's compiler spills 11 to 17 by int8dot */
 #define SPLITS_OF_ONE 32u            /* experts' f16 and f32 blocks that are a lane's each, if so few: down of qwen3-30b in F16 14.4 us, 16.7 with 8 lanes for 24 blocks; in Q4_K 11.1 and 10.2 */
 #define WIDE_BYTES 64u               /* of such a block */
 static bool is_wide_type(const struct vkm_weight *w) { return w->type && vkm_type_panel_bytes(w->type, 8) >= 8ull * VKM_PANEL * WIDE_BYTES; }
@@ -63,7 +64,8 @@ uint32_t vkm_shape_splits(const struct vkm_shape *s, const struct vkm_weight *w)
     uint64_t lanes = (uint64_t)w->n_panels * (w->experts > 1 ? 2 : 1) * VKM_PANEL / s->rows_per_lane;
     uint64_t fill = w->experts > 1 ? FILL : FILL * (is_wide_type(w) ? 4 : 2);
     if (w->experts > 1 && is_wide_type(w) && w->kb <= SPLITS_OF_ONE && w->kb <= s->splits && lanes * w->kb < fill) return w->kb;
-    while (splits * 2 <= s->splits && lanes * splits < fill && splits < vkm_splits_most(w->kb)) splits *= 2;
+    uint32_t most = w->type && w->type->high > 1 && s->splits > SPLITS_Q6_K ? SPLITS_Q6_K : s->splits;
+    while (splits * 2 <= most && lanes * splits < fill && splits < vkm_splits_most(w->kb)) splits *= 2;
     return splits;
 }
 
@@ -133,24 +135,26 @@ static void matrix_grid(const struct vkm_shape *s, uint32_t n_tile, uint32_t *al
 
 /* Matrices of 16 rows, as AMD and NVIDIA have: tiles of at most 128 tokens and 128 rows by four subgroups, 64 columns a step. On an H200 that was the fastest of 18 shapes for quantised
  * weights (gate|up of Mixtral in Q4_K, 4,096 tokens: 185 TFLOP/s, 238 since full tiles have no branches; eight subgroups 163 and less, 64 rows 153, 256 rows 133, 32 columns in two buffers 146 to 163); for f16 weights 32 columns
- * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA 136 to 201
- * registers in tiles of 128 tokens and none in others. Of 8 rows, as Intel's dg2 has: 32 tokens, 64 rows, 16 subgroups, for its compiler spills 29 to 67 registers so, 71 to 85 with eight
- * subgroups, and hundreds at 64 tokens. lavapipe compiles a large tile for seconds.
- * attention_coop.comp, heads of 128: Mesa's compilers for NVIDIA and AMD spill nothing, Intel's for bmg 145 registers and for dg2 641 at the least, so it is not for matrices of 8 rows. */
+ * in two buffers are up to 10 % faster (230 against 208) with hundreds of rows of an expert, and slower with few. Mesa's compiler for AMD spills nothing so, that for NVIDIA in tiles of 128 tokens only, which it does not get
+ * (caps->matrix_tokens). lavapipe compiles a large tile for seconds.
+ * Of 8 rows, as Intel has, in subgroups as wide as they have columns (caps->matrix_lanes): 128 rows by 32 subgroups and as many tokens as make 16 sums a lane, 64 columns a step. So nothing spills on dg2 (8 lanes, 32 tokens), lnl, bmg and
+ * ptl (16 lanes, 64 tokens), whatever the type (F32 on dg2 with half the columns, see step_of). Tried on dg2: 64 rows by 16 subgroups, or 64 tokens with 32 columns a step, as many instructions a product, but 1 to 12 registers spilled in some types; 32 tokens, 64 rows, 32 columns in two buffers, which was so before,
+ * 1.7 times the instructions. On bmg twice the tokens spill 42, half the subgroups 10. In subgroups of 32 lanes, which Intel's driver takes unless asked, everything tried on dg2 spills, 10 registers or more. None of this has run on a GPU.
+ * attention_coop.comp, heads of 128: Mesa's compilers for NVIDIA and AMD spill nothing, Intel's for bmg 145 registers (in subgroups of 16 lanes 221 and more) and for dg2 641 at the least, so it is not for matrices of 8 rows. */
 static void choose_matrix(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     if (!(caps->tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT)) || s->scalar_loads) return;
-    bool cpu = caps->type == VKM_TYPE_CPU;
-    bool small = caps->matrix.m < 16;
-    uint32_t panels = cpu ? 1 : small ? 2 : 4, tokens = cpu ? 16 : small ? 32 : 128, subgroups = cpu ? 2 : small ? 16 : 4;
-    uint32_t step = small ? 1 : 2, buffers = small ? 2 : 1;
+    bool cpu = caps->type == VKM_TYPE_CPU, small = caps->matrix.m < 16;
+    uint32_t panels = cpu ? 1 : 4, tokens = cpu ? 16 : 128, subgroups = cpu ? 2 : small ? 32 : 4, step = cpu ? 1 : 2, buffers = cpu ? 2 : 1;
+    while (subgroups > 1 && (subgroups > caps->matrix_subgroups || subgroups * caps->matrix_lanes > caps->invocations)) subgroups /= 2;
+    while (small && !cpu && tokens * panels * VKM_PANEL > 16 * subgroups * caps->matrix_lanes) tokens /= 2;
+    if (caps->matrix_tokens && tokens > caps->matrix_tokens) tokens = caps->matrix_tokens;
     while (tokens >= VKM_COOPMAT_ROWS && coop_shared_bytes(tokens, panels * VKM_PANEL, step, buffers) > caps->shared_bytes) tokens /= 2;
     if (tokens < VKM_COOPMAT_ROWS) return;
-    while (subgroups > 1 && subgroups * caps->subgroup_size > caps->invocations) subgroups /= 2;
     s->matrix = caps->matrix;
     s->matrix_panels = panels;
     s->matrix_step = step, s->matrix_buffers = buffers;
-    s->matrix_lanes = caps->subgroup_size;
+    s->matrix_lanes = caps->matrix_lanes;
     s->matrix_subgroups = subgroups;
     s->matrix_tokens = tokens;
     if (!small || cpu) s->coop_subgroups = cpu ? 2 : 4, s->coop_keys = 32, s->coop_buffers = 1, s->coop_fetch = !cpu;
@@ -295,6 +299,14 @@ uint32_t vkm_matmul_epilogue(const struct vkm_weight *w, const struct vkm_epilog
 
 bool vkm_matmul_halves(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile) { return matmul_tier(b, kernel, w, n_tile) == VKM_TIER_COOPMAT; }
 
+/* STEP of matmul_coop.glsl. With matrices of 8 rows a lane fetches no more than 64 bytes of weights at once. */
+static uint32_t step_of(const struct vkm_shape *s, const struct vkm_weight *w)
+{
+    uint32_t pieces = s->matrix_panels * VKM_PANEL * s->matrix_step * 2 / (s->matrix_subgroups * s->matrix_lanes);
+    bool much = s->matrix.m < 16 && pieces * vkm_type_panel_bytes(w->type, 2) > 4ull * VKM_PANEL * WIDE_BYTES;
+    return much || w->kb % s->matrix_step ? 1 : s->matrix_step;
+}
+
 /* AHEAD of matmul_coop.glsl. H200, 4,096 tokens, F16, the layer: qwen3-30b 1,863 us with all tiles of the list before the next panels, 1,751 with one tile, 1,742 with 4, 1,754 with 8,
  * 1,765 with 16; Mixtral 12,250, 11,963, 11,273, 11,079, 11,319. */
 #define TILES_AHEAD 8u
@@ -312,7 +324,7 @@ vkm_result vkm_matmul_step(struct vkm_build *b, const char *kernel, const struct
     if (tier == VKM_TIER_COOPMAT) {
         uint32_t t, r, lanes = s->matrix_subgroups * s->matrix_lanes, rows = s->matrix_panels * VKM_PANEL;
         matrix_grid(s, n_tile, &t, &r);
-        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, w->kb % s->matrix_step ? 1 : s->matrix_step, s->matrix_buffers, TILES_AHEAD};
+        const uint32_t of_matrix[] = {lanes, 1, s->matrix_panels, n_tile, s->matrix.m, epilogue, s->matrix.n, s->matrix.k, t, n_tile / t / s->matrix.m, rows / r / s->matrix.n, lanes, step_of(s, w), s->matrix_buffers, TILES_AHEAD};
         return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), of_matrix, VKM_COUNT(of_matrix), step, label);
     }
     return vkm_build_step_of(b, name, w->type->variant, VKM_TIER_BIT(tier), spec, VKM_COUNT(spec) - (row ? 0 : 2), step, label);
