@@ -322,6 +322,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->full_subgroups = f.subgroup_size.computeFullSubgroups;
     fill_matrix_lanes(&sizes, f.subgroup_size.subgroupSizeControl && caps->matrix.m, caps);
     caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
+    caps->few_registers = (caps->driver_id == VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA || caps->driver_id == VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS) && !caps->matrix.m;    /* before Xe-HPG, whose loads have; and those after it without matrices (mtl, arl) */
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);

@@ -17,6 +17,8 @@ layout(constant_id = 6) const uint KV16 = 1;
 layout(constant_id = 7) const uint DPL = 1;        /* pairs of dimensions of a lane: ceil(HEAD / 64) */
 layout(constant_id = 8) const uint PARTS = 1;      /* local_size_y */
 layout(constant_id = 9) const uint ROPE = 0;
+layout(constant_id = 10) const uint PAIRS = 1;     /* pairs of dimensions of a key that are fetched together, a divisor of HEAD / 2 */
+layout(constant_id = 11) const uint AT_ONCE = 8;   /* values that are */
 #include "kv.glsl"
 const uint LANES = 32, SLOTS = 3;
 void sync() { barrier(); }
@@ -24,8 +26,6 @@ void sync() { barrier(); }
 
 const uint EACH = KV16 != 0 ? 1 : 2;               /* words of a pair of dimensions */
 const uint WORDS = HEAD / 2 * EACH;                /* of a token of a kv head */
-const uint AT_ONCE = DPL > 2 ? 8 : 16;             /* values that are fetched together */
-const uint PAIRS = HEAD % 64 == 0 ? 32 : HEAD % 16 == 0 ? 8 : 1;   /* pairs of dimensions of a key that are */
 shared vec2 query[HEAD / 2];
 shared uint new_key[WORDS], new_value[WORDS];      /* as in the cache: words, for NVIDIA's compiler leaves out the rounding to f16 where it sees both packing and unpacking */
 shared vec4 scores[PARTS * 8], weights[PARTS * 8];

@@ -39,6 +39,16 @@ static inline vkm_device *driver_open_cached(const char *caps, const char *cache
 
 static inline vkm_device *driver_open(const char *caps, struct driver_log *log) { return driver_open_cached(caps, NULL, log); }
 
+/* What the device would be as a discrete GPU whose compilers have many registers, so that it gets the kernels of NVIDIA's and AMD's; matrices as it has them, where they are in use. */
+static inline struct vkm_caps gpu_caps(const vkm_device *device, uint32_t subgroup_size)
+{
+    struct vkm_caps caps = *vkm_device_caps(device);
+    caps.type = VKM_TYPE_DISCRETE;
+    caps.subgroup_size = subgroup_size;
+    if (!(caps.tiers & VKM_TIER_BIT(VKM_TIER_COOPMAT))) caps.coopmat = true, caps.matrix.m = 16;
+    return caps;
+}
+
 /* The kernels of matmul_cpu.glsl and attention_cpu.comp. Debian 12's lavapipe, which has that limit of iterations, takes minutes to compile some of them. */
 static inline bool runs_scalar_loads(const struct vkm_caps *caps) { return caps->scalar_loads && !caps->loop_iterations; }
 #define NO_SCALAR_LOADS "the device is no CPU driver with device addresses, or one that compiles these kernels for minutes"

@@ -120,9 +120,7 @@ static inline void rig_session(struct rig *r, vkm_session_params p)
 /* The workgroup shapes that a GPU would get, on whatever device there is; tiles as rig_session has them. As use_device_shape before the session's first pass. */
 static inline void use_gpu_shape(struct rig *r, uint32_t subgroup_size)
 {
-    struct vkm_caps caps = *vkm_device_caps(r->device);
-    caps.type = VKM_TYPE_DISCRETE;
-    caps.subgroup_size = subgroup_size;
+    struct vkm_caps caps = gpu_caps(r->device, subgroup_size);
     vkm_shape_choose(&caps, &r->session->shape);
     use_small_tiles(r);
 }

@@ -42,8 +42,7 @@ static void open_bench(struct bench *t, const char *caps, bool gpu_shape)
     t->words = malloc(WS_WORDS * 4);
     cr_assert(t->words);
     for (uint32_t i = 0; i < WS_WORDS; i++) t->words[i] = CANARY;
-    struct vkm_caps c = *vkm_device_caps(t->device);
-    if (gpu_shape) c.type = VKM_TYPE_DISCRETE, c.subgroup_size = 32;
+    struct vkm_caps c = gpu_shape ? gpu_caps(t->device, 32) : *vkm_device_caps(t->device);
     t->build = (struct vkm_build){.device = t->device, .workspace = t->ws, .sets = &t->bindings, .layer = -1};
     vkm_shape_choose(&c, &t->build.shape);
 }

@@ -339,10 +339,8 @@ Test(layer, few_tokens_as_on_a_gpu)
     counted_open(&c, "gather");
     make_weights(&r, &kind);
     describe(&r);
-    struct vkm_caps caps = *vkm_device_caps(c.vkm);
+    struct vkm_caps caps = gpu_caps(c.vkm, 32);
     struct vkm_shape shape;
-    caps.type = VKM_TYPE_DISCRETE;
-    caps.subgroup_size = 32;
     vkm_shape_choose(&caps, &shape);
     if (vkm_device_caps(c.vkm)->type == VKM_TYPE_CPU) vkm_shape_tiles(&shape, 4);
     OK(vkm_moe_layer_make(c.vkm, &r.desc, &r.weights, &shape, &r.layer, &err));

@@ -505,7 +505,7 @@ static void check_few_tokens(const char *caps, bool holds_many, uint32_t type, u
     else answers_make(&a, o, N);
     rig_open(&r, caps, a.path, (vkm_session_params){.n_ctx = 64});
     use_gpu_shape(&r, 32);
-    r.session->shape.holds_many = holds_many;
+    r.session->shape.holds_many = holds_many, r.session->shape.holds_few = !holds_many;
     if (tiles) vkm_shape_tiles(&r.session->shape, tiles);
     r.session->shape.reduce_lanes = 32;              /* or rows would have to be wider than 512 for all of it */
     float *at_once = check_answers(&r, &a, N, 0, nmse, "at once");

@@ -50,8 +50,7 @@ static void open_bench(struct bench *t, size_t device)
     OK(vkm_bindings_create(t->device, t->ws, t->tables, &t->slab, 1, NULL, 0, &t->bindings, &err));
     t->words = malloc(WS_WORDS * 4);
     cr_assert(t->words);
-    struct vkm_caps c = *vkm_device_caps(t->device);
-    if (devices[device].gpu_shape) c.type = VKM_TYPE_DISCRETE, c.subgroup_size = 32;
+    struct vkm_caps c = devices[device].gpu_shape ? gpu_caps(t->device, 32) : *vkm_device_caps(t->device);
     t->build = (struct vkm_build){.device = t->device, .workspace = t->ws, .sets = &t->bindings, .layer = -1};
     vkm_shape_choose(&c, &t->build.shape);
     vkm_shape_tiles(&t->build.shape, 4);

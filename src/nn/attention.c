@@ -133,7 +133,9 @@ static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention 
         vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
         kv_ranges(s.writes, &s.n_writes, kv);
     }
-    const uint32_t spec[] = {p->lanes, p->parts, a->head, a->neox, a->kv16, vkm_div_up(a->head / 2, p->lanes), p->parts, ropes};
+    uint32_t dims = vkm_div_up(a->head / 2, p->lanes), pairs = b->shape.holds_few ? 4 : 32, at_once = b->shape.holds_few ? 4 : dims > 2 ? 8 : 16;
+    while (a->head / 2 % pairs) pairs /= 2;
+    const uint32_t spec[] = {p->lanes, p->parts, a->head, a->neox, a->kv16, dims, p->parts, ropes, pairs, at_once};
     return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
 }
 

@@ -44,7 +44,8 @@ static uint32_t split_words(const struct vkm_shape *s, uint32_t splits, uint32_t
 #define MATRIX_WORK 2048u
 #define MATRIX_FILL (1u << 15)       /* lanes for which their larger tiles must find something to do */
 #define SPLITS_LEAST 4u
-#define SPLITS_MOST 64u
+#define SPLITS_MOST 64u              /* where a compiler holds many values: others spill in workgroups of 1,024 lanes, AMD's up to 21 registers on vega10 and 10 on navi21, Intel's 27 on dg1 */
+#define SPLITS_SOME 32u
 #define SPLITS_INTEGRATED 16u        /* fewer lanes to fill; and Adreno's and Apple's compilers spill up to 81 registers in workgroups of 512 and 1,024 */
 #define SPLITS_Q6_K 32u              /* two scales and two words of high bits a block: in workgroups of 1,024 lanes, which have 64 registers each, nvk's compiler spills 11 to 17 by int8dot */
 #define SPLITS_OF_ONE 32u            /* experts' f16 and f32 blocks that are a lane's each, if so few: down of qwen3-30b in F16 14.4 us, 16.7 with 8 lanes for 24 blocks; in Q4_K 11.1 and 10.2 */
@@ -91,9 +92,10 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     uint32_t most = 256;
     while (most > 32 && most > caps->invocations) most /= 2;
     uint32_t lanes = 16;                                      /* a panel: small workgroups, of which there are many with one token */
-    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = caps->type == VKM_TYPE_DISCRETE ? SPLITS_MOST : SPLITS_INTEGRATED, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
+    bool many = caps->coopmat && caps->matrix.m >= 16;
+    *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = caps->type != VKM_TYPE_DISCRETE ? SPLITS_INTEGRATED : many ? SPLITS_MOST : SPLITS_SOME, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
                             .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3,
-                            .singles = caps->type == VKM_TYPE_DISCRETE ? VKM_FEW_ROWS : 1, .joined_rows = caps->type == VKM_TYPE_DISCRETE ? VKM_JOINED_ROWS : VKM_FEW_ROWS};
+                            .holds_many = many, .holds_few = caps->few_registers, .singles = caps->type == VKM_TYPE_DISCRETE ? VKM_FEW_ROWS : 1, .joined_rows = caps->type == VKM_TYPE_DISCRETE ? VKM_JOINED_ROWS : VKM_FEW_ROWS};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
     vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
 }
@@ -183,7 +185,6 @@ void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *s)
 {
     choose_lanes(caps, s);
     choose_matrix(caps, s);
-    s->holds_many = caps->coopmat && caps->matrix.m >= 16;
 }
 
 vkm_result vkm_build_step_of(struct vkm_build *b, const char *kernel, const char *variant, uint32_t tiers, const uint32_t *spec, uint32_t n_spec, struct vkm_step *step, const char *label)
@@ -357,6 +358,8 @@ static bool takes_dots(const struct vkm_build *b, const char *kernel, const stru
 static void cut_rows(const struct vkm_build *b, const struct vkm_weight *const *weights, uint32_t n_weights, uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t limit, bool matrices, uint8_t tile_from[VKM_TILE_CLASSES])
 {
     const struct vkm_shape *s = &b->shape;
+    for (uint32_t i = 0; i < n_weights; i++)
+        if (!matrices && limit > 4 && vkm_shape_splits(s, weights[i]) > SPLITS_SOME) limit = 4;       /* of 8, nvk's compiler spills 7 registers (Q4_K), and on an H200 one costs more than two of 4 */
     for (uint32_t c = 0; c < VKM_TILE_CLASSES; c++) {
         tile_from[c] = s->tile_from[c];
         if (matrices && tile_sizes[c] <= VKM_COOPMAT_ROWS) tile_from[c] = tile_sizes[c] == VKM_COOPMAT_ROWS ? 1 : VKM_TILE_NEVER;    /* their smallest tiles for fewer rows too */
@@ -535,7 +538,7 @@ vkm_result vkm_sample_step(struct vkm_build *b, const struct vkm_sample *m, uint
     vkm_writes_words(b, &s, m->ws_recent, m->n_seq * VKM_RECENT);   /* a word of it */
     vkm_writes_words(b, &s, m->ws_tokens, n);
     vkm_writes_words(b, &s, m->ws_pos, n);
-    const uint32_t loads = vkm_device_caps(b->device)->type == VKM_TYPE_CPU ? 4 : 8, quads = b->shape.holds_many ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
+    const uint32_t loads = b->shape.holds_many ? 8 : 4, quads = b->shape.holds_many ? 8 : 2, lanes = lanes_for(b->shape.sample_lanes, 14ull * m->n_vocab);    /* its loops: 6 over all, and 32 of `loads` at once */
     const uint32_t spec[] = {lanes, 1, vkm_reduce_shared(b, lanes), loads, quads};
     return vkm_build_step(b, "sample", "", spec, VKM_COUNT(spec), &s, "sample");
 }
