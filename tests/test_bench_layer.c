@@ -180,31 +180,34 @@ Test(bench_count, by_hand)
     const struct bench_shape s = {.name = "hand", .n_embd = 64, .n_expert = 4, .n_used = 2, .n_ff = 32};
     struct bench_plan plan;
     struct bench_work w;
+    const struct bench_words f32 = {0}, f16 = {64 / 2, 32 / 2};
     OK(bench_plan_create(&caps, &s, bench_type_find("f32", 3), &plan, &err));
-    cr_assert(bench_work_of(&plan.moe, "moe_gate_up", 3, 3, 5, &w));          /* 3 different experts in 5 tiles */
+    cr_assert(bench_work_of(&plan.moe, "moe_gate_up", 3, 3, 5, f32, &w));          /* 3 different experts in 5 tiles */
     double expert = 2 * 32 * 64 * 4, io = 3 * 64 * 4 + 6 * 32 * 4;            /* 2 panels of 16 + 16 rows; x once, h by slot */
     cr_expect_eq(w.weights, 3 * expert);
     cr_expect_eq(w.bytes, 3 * expert + io);
     cr_expect_eq(w.moved, 5 * expert + io);
     cr_expect_eq(w.flops, 2.0 * 6 * 64 * 32 * 2);
-    cr_assert(bench_work_of(&plan.moe, "moe_down", 3, 3, 5, &w));
+    cr_assert(bench_work_of(&plan.moe, "moe_gate_up", 3, 3, 5, f16, &w));
+    cr_expect(w.bytes == 3 * expert + io / 2 && w.moved == 5 * expert + io / 2);
+    cr_assert(bench_work_of(&plan.moe, "moe_down", 3, 3, 5, f32, &w));
     cr_expect_eq(w.bytes, 3 * 64 * 32 * 4 + 6 * 32 * 4 + 6 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 6 * 64 * 32);
-    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 2, &w));           /* 4 rows in a panel of 32, in 2 tiles of tokens */
+    cr_assert(bench_work_of(&plan.moe, "moe_router", 3, 3, 2, f32, &w));           /* 4 rows in a panel of 32, in 2 tiles of tokens */
     cr_expect_eq(w.bytes, 32 * 64 * 4 + 3 * 64 * 4 + 3 * 4 * 4);
     cr_expect_eq(w.moved, w.bytes + 32 * 64 * 4);
     cr_expect_eq(w.flops, 2.0 * 3 * 4 * 64);
-    cr_assert(bench_work_of(&plan.moe, "moe_topk", 3, 3, 0, &w));
+    cr_assert(bench_work_of(&plan.moe, "moe_topk", 3, 3, 0, f32, &w));
     cr_expect_eq(w.bytes, 3 * 4 * 4 + 6 * 8);
-    cr_assert(bench_work_of(&plan.moe, "ffn_norm", 3, 3, 0, &w));             /* x read and written, what is added, the normed x */
+    cr_assert(bench_work_of(&plan.moe, "ffn_norm", 3, 3, 0, f32, &w));             /* x read and written, what is added, the normed x */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * 4);
-    cr_assert(bench_work_of(&plan.moe, "moe_route", 3, 3, 0, &w));            /* the three in one, where the normed x is not read again, nor the logits written twice */
+    cr_assert(bench_work_of(&plan.moe, "moe_route", 3, 3, 0, f32, &w));            /* the three in one, where the normed x is not read again, nor the logits written twice */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * 4 + 32 * 64 * 4 + 3 * 4 * 4 + 3 * 4 * 4 + 6 * 8);
     cr_expect_eq(w.moved, w.bytes);
-    cr_assert(bench_work_of(&plan.moe, "moe_combine", 3, 3, 0, &w));          /* 2 parts, x read and written, the normed x */
+    cr_assert(bench_work_of(&plan.moe, "moe_combine", 3, 3, 0, f32, &w));          /* 2 parts, x read and written, the normed x */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * (2 + 3));
     cr_expect_eq(w.flops, 0);
-    cr_expect_not(bench_work_of(&plan.moe, "moe_other", 3, 3, 0, &w));
+    cr_expect_not(bench_work_of(&plan.moe, "moe_other", 3, 3, 0, f32, &w));
     bench_plan_destroy(&plan);
 }
 

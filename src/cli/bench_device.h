@@ -81,15 +81,18 @@ struct vkm_moe bench_weights_moe(const struct bench_plan *plan, uint32_t copy);
 /* ---------------------------------------------------------------- bench_count.c: what a step must move and do, and what it does */
 
 /* What the tile lists that the device wrote say of one expert matmul, summed over its dispatches. */
-struct bench_tiles { uint64_t tiles, rows, computed /* rows with the tiles' padding */, empty /* workgroups without a row */; };
+struct bench_tiles { uint64_t tiles, rows, computed /* rows with the tiles' padding */, empty /* workgroups without a row */, words_in, words_out /* of x and y, all rows */; };
 /* Reads them from words [tiles.ld] and [args.ld] of the space, as they were after a layer of n tokens; adds to *t. Of a tile of matrices those that hold no row are left out. */
 vkm_result bench_tiles_add(const struct vkm_shape *kernels, const struct vkm_moe *moe, const struct vkm_moe_space *space, uint32_t n, const struct vkm_step *step, const uint32_t *tiles, const uint32_t *args, struct bench_tiles *t, vkm_error *err);
 
 /* weights: of the bytes, those of weights, each matrix once. moved: bytes with the weights that tiles of the same expert read again; inputs read again by neighbouring workgroups
  * are left to the caches. */
 struct bench_work { double bytes, weights, flops, moved; };
-/* Of the step with that label in a layer of n tokens that choose `distinct` experts; tiles: of tokens, of a matmul. Both may be means over several layers. false: an unknown label. */
-bool bench_work_of(const struct vkm_moe *moe, const char *label, uint32_t n, double distinct, double tiles, struct bench_work *work);
+/* Words of a row of x and of y as an expert matmul has them: f16 and 8-bit rows have fewer than columns. Zeros: f32. */
+struct bench_words { double in, out; };
+struct bench_words bench_words_of(const struct vkm_step *step);
+/* Of the step with that label in a layer of n tokens that choose `distinct` experts; tiles: of tokens, of a matmul. All may be means over several layers. false: an unknown label. */
+bool bench_work_of(const struct vkm_moe *moe, const char *label, uint32_t n, double distinct, double tiles, struct bench_words words, struct bench_work *work);
 
 /* ---------------------------------------------------------------- bench_layer.c */
 

@@ -308,7 +308,9 @@ static void add_rows(struct layer *l, const struct planned *p, struct labels *la
     distinct /= layers;
     for (uint32_t i = 0; i < labels->n; i++) {
         struct label *a = &labels->at[i];
-        if (!bench_work_of(&l->plan.moe, a->name, p->c.tokens, distinct, (double)a->tiles.tiles / layers, &work[i]))
+        struct bench_words words = {0};
+        if (a->tiled) words = (struct bench_words){(double)a->tiles.words_in / (double)a->tiles.rows, (double)a->tiles.words_out / (double)a->tiles.rows};
+        if (!bench_work_of(&l->plan.moe, a->name, p->c.tokens, distinct, (double)a->tiles.tiles / layers, words, &work[i]))
             work[i] = (struct bench_work){.bytes = a->declared_bytes / layers, .flops = a->declared_flops / layers, .moved = a->declared_bytes / layers};
         all.bytes += work[i].bytes, all.weights += work[i].weights, all.flops += work[i].flops, all.moved += work[i].moved;
         dispatches += a->dispatches;

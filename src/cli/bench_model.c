@@ -232,7 +232,7 @@ static struct bench_work work_of(const struct bench *b, const vkm_program *progr
     while (k > 0 && strcmp(vkm_program_step(program, k - 1)->label, step->label) == 0) first = vkm_program_step(program, --k);
     const struct vkm_moe *moe = &b->e.session->model->layers[layer].moe;
     double distinct = moe->n_expert * (1 - pow(1 - (double)moe->n_used / moe->n_expert, n));
-    if (moe->gate_up.type && bench_work_of(moe, step_name(step->label), n, distinct, distinct, &work)) return k == i ? work : (struct bench_work){0};
+    if (moe->gate_up.type && bench_work_of(moe, step_name(step->label), n, distinct, distinct, bench_words_of(first), &work)) return k == i ? work : (struct bench_work){0};
     return step->kernel == first->kernel ? work : (struct bench_work){0};
 }
 
