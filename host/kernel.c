@@ -294,6 +294,8 @@ size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size)
         vkm_textf(&t, "%-16s %-12s %-10s %-50s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier), requires[m->tier]);
         if (!m->words) vkm_textf(&t, "left out of this build: its glslang is too old\n");
         else if (device && !(vkm_caps_able(&device->caps) & VKM_TIER_BIT(m->tier))) vkm_textf(&t, "the device has no %s, or it is clamped away\n", vkm_tier_name(m->tier));
+        else if (device && strstr(m->name, "_cpu")) vkm_textf(&t, "%s\n", device->caps.scalar_loads ? "-" : "only with scalar loads");      /* exact in every tier */
+        else if (device && strstr(m->name, "_texel")) vkm_textf(&t, "%s\n", device->caps.texel_loads ? "-" : "only with texel loads");
         else if (device && !(device->caps.tiers & VKM_TIER_BIT(m->tier))) vkm_textf(&t, "only with --caps %s\n", vkm_tier_name(m->tier));
         else vkm_textf(&t, "-\n");
     }

@@ -8,10 +8,10 @@
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
  * Weights with an offset: d q x and m x are added up apart (OFFSET, below).
  * Nanoseconds of a tile for 32 rows and columns (`vkmoe tune`, means or medians of two to six turns, noise of a tenth and more), all rows at once in steps of eight columns without fma, and as it is here (Q4_1, Q5_1, Q4_K,
- * Q5_K: the first in turns of their own, then, the day after and in turns with each other, by offsets within each weight, as they were in between, and as it is here):
+ * Q5_K: the first in turns of their own, then, the day after and in turns with each other, by offsets within each weight, as they were in between, and as it is here; F16 last in turns with and without planes of halves):
  *              1 token      4            8                              1 token            4                   8
  *     F32      42 ->  41    190 -> 170   360 -> 300            Q4_1     72;  78 -> 57      237; 176 -> 160     429; 286 -> 313
- *     F16      85 ->  82    240 -> 180   410 -> 320            Q5_1     99;  96 -> 73      281; 192 -> 186     480; 315 -> 318
+ *     F16  85; 83 ->  40    240; 184 -> 167   410; 382 -> 294  Q5_1     99;  96 -> 73      281; 192 -> 186     480; 315 -> 318
  *     BF16     47 ->  38    190 -> 153   335 -> 295            Q4_K     95;  98 -> 72      270; 193 -> 187     490; 308 -> 311
  *     Q4_0     65 ->  59    215 -> 165   430 -> 290            Q5_K    110; 114 -> 89      280; 201 -> 194     530; 323 -> 318
  *     Q5_0     87 ->  74    255 -> 183   452 -> 311            Q6_K     80 ->  86          245 -> 190          490 -> 350
@@ -35,7 +35,31 @@ float acc[NT * RPL];
 float sum[NT * ROWS], part[NT * ROWS];              /* of the rows at hand; of a block, before its scale */
 uvec2 x_row[NT];                                    /* device addresses of the rows of x */
 
-/* ---- types: as in quant.glsl, with planes of words instead of uvec4 */
+/* ---- types: as in quant.glsl, with planes of words instead of uvec4, of F16 planes of halves: neighbouring halves are one load and one conversion (predicted: as fast as BF16) */
+
+#ifdef TYPE_F16
+#  define ROW_BYTES 2
+#  ifdef TIER_FP16
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Halves { f16vec4 h[]; };
+#  else
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Halves { uvec2 h[]; };
+#  endif
+/* Half `lane + i LANES` of column c */
+float half_of(uvec2 planes, uint c, int i) {
+    uint at = c * 8 + i * (LANES / 4);
+#  ifdef TIER_FP16
+    float16_t q = float16_t(0.0);
+    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(planes).h[at + l / 4][l % 4], lane_is[l]);
+    return float(q);
+#  else
+    uint q = 0;
+    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(planes).h[at + l / 4][l / 2 % 2] >> l % 2 * 16, lane_is[l]);
+    return unpackHalf2x16(q).x;
+#  endif
+}
+#else
+#  define ROW_BYTES 4
+#endif
 
 #if defined(TYPE_Q6_K)
 #  define PARTS 2          /* scales of a block of 32 columns */
@@ -86,12 +110,11 @@ uvec2 sums_row[NT];                                 /* device addresses of X of 
 float x_sum[NT];                                    /* X of the block at hand */
 #endif
 
+#ifndef TYPE_F16
 /* the four columns of half h (0, 1) of a step of eight, from the step's words; hi: the block's words above four bits */
 vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #if defined(TYPE_F32)
     return vec4(uintBitsToFloat(q[4 * h]), uintBitsToFloat(q[4 * h + 1]), uintBitsToFloat(q[4 * h + 2]), uintBitsToFloat(q[4 * h + 3]));
-#elif defined(TYPE_F16)
-    return vec4(unpackHalf2x16(q[2 * h]), unpackHalf2x16(q[2 * h + 1]));
 #elif defined(TYPE_BF16)
     return uintBitsToFloat(uvec4(q[2 * h] << 16, q[2 * h] & 0xffff0000u, q[2 * h + 1] << 16, q[2 * h + 1] & 0xffff0000u));
 #elif defined(TYPE_Q8_0)
@@ -122,18 +145,26 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #endif
 }
 
+#endif
+
 /* eight columns, whose planes begin at `planes` and whose x are vec4 x, x + 1 of a row */
 void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_) {
+#ifndef TYPE_F16
     Words w = Words(planes);
     uint q[ROWS * STEP_PLANES];
     [[unroll]] for (int r = 0; r < ROWS; r++)
         [[unroll]] for (int i = 0; i < STEP_PLANES; i++) q[r * STEP_PLANES + i] = word(w, i * 8, r);
+#endif
     [[unroll]] for (int h = 0; h < 2; h++) {
         vec4 v[ROWS];
         [[unroll]] for (int r = 0; r < ROWS; r++) {
+#ifdef TYPE_F16
+            [[unroll]] for (int c = 0; c < 4; c++) v[r][c] = half_of(planes, h * 4 + c, r);
+#else
             uint own[STEP_PLANES];
             [[unroll]] for (int i = 0; i < STEP_PLANES; i++) own[i] = q[r * STEP_PLANES + i];
             v[r] = columns(own, hi[r], step_, h);
+#endif
         }
         [[unroll]] for (int t = 0; t < int(NT); t++) {
             vec4 a = Floats(x_row[t]).f[x + h];
@@ -193,7 +224,7 @@ void multiply_rows(uvec2 rows, uint kb) {
 void multiply(uvec2 panel, uint kb) {
     uint first = 0;
     [[dont_unroll]] do {
-        multiply_rows(ahead(panel, first * (LANES / 4)), kb);
+        multiply_rows(ahead_bytes(panel, first * LANES * ROW_BYTES), kb);
         [[unroll]] for (int t = 0; t < int(NT); t++)
             [[unroll]] for (int r = 0; r < int(RPL); r++)
                 if (ROWS > 1 || r == first) acc[t * RPL + r] = sum[t * ROWS + r % ROWS];

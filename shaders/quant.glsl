@@ -83,10 +83,16 @@ uint panel_size(uint kb) {
 
 float half_at(uint word, uint high) { vec2 h = unpackHalf2x16(word); return high != 0 ? h.y : h.x; }
 
-/* uvec4 `i` of the plane that begins at uvec4 `base`. HAS_PLANES, PLANES not 0: its 32 rows' words lie apart, plane by plane (vkm_panel_planes), as matmul_cpu.glsl reads them. */
+/* uvec4 `i` of the plane that begins at uvec4 `base`. HAS_PLANES, PLANES not 0: its 32 rows' words (F16: halves) lie apart, plane by plane (vkm_panel_planes), as matmul_cpu.glsl reads them. */
 uvec4 quad(uint s, uint base, uint i) {
 #ifdef HAS_PLANES
     if (PLANES != 0) {
+#  ifdef TYPE_F16
+        uint first = base * 4 + (i & ~31u) * 4 + (i & 31u) / 2, by = (i & 1) * 16;
+        uvec4 q;
+        [[unroll]] for (int w = 0; w < 4; w++) q[w] = SLAB_WORD(s, first + w * 32) >> by & 0xffffu | SLAB_WORD(s, first + w * 32 + 16) >> by << 16;
+        return q;
+#  endif
         uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
         return uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 32), SLAB_WORD(s, at + 64), SLAB_WORD(s, at + 96));
     }

@@ -8,11 +8,12 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Wo
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly WS_ACCESS buffer Floats { vec4 f[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4)  readonly buffer Sums   { float f[]; };
 
-/* the address of uvec4 `n` behind `a`, so that what is read near it needs no index arithmetic */
-uvec2 ahead(uvec2 a, uint n) {
-    uint lo = a.x + n * 16;
+/* the address `n` bytes behind `a`, and that of uvec4 `n`, so that what is read near it needs no index arithmetic */
+uvec2 ahead_bytes(uvec2 a, uint n) {
+    uint lo = a.x + n;
     return uvec2(lo, a.y + uint(lo < a.x));
 }
+uvec2 ahead(uvec2 a, uint n) { return ahead_bytes(a, n * 16); }
 
 /* A load of neighbouring words is one only where the driver sees that the lanes' numbers are compared with constants, and it does not where those, or a comparison, are first made in a loop and needed again
  * behind it: that goes through memory, masked by the lanes that were in the loop. So all are made here, before any loop: a kernel begins with know_lane(). */

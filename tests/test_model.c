@@ -131,20 +131,22 @@ Test(types, slow_conversion)
     rig_close(&r);
 }
 
-/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Every type once. */
-static void check_scalar_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
+/* The kernels of matmul_cpu.glsl and attention_cpu.comp. Every type once, F16 with and without 16-bit loads. */
+static void check_scalar_loads(const char *caps, const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)
 {
     struct rig r;
     const struct ref_testmodel o = of_types(arch, gate_up, down, attention, output);
-    rig_device(&r, "scalar");
+    rig_device(&r, caps);
     bool can = runs_scalar_loads(vkm_device_caps(r.device));
     if (can) check_model(&r, &o, 13, arch);
     rig_close(&r);
     if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
-Test(types, scalar_loads_1) { FIRST_DRIVER_ONLY(); check_scalar_loads("qwen3moe", REF_Q4_0, REF_Q6_K, REF_Q8_0, REF_F16); }
-Test(types, scalar_loads_2) { FIRST_DRIVER_ONLY(); check_scalar_loads("llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
-Test(types, scalar_loads_3) { FIRST_DRIVER_ONLY(); check_scalar_loads("olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
+Test(types, scalar_loads_1) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "qwen3moe", REF_Q4_0, REF_Q6_K, REF_Q8_0, REF_F16); }
+Test(types, scalar_loads_2) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
+Test(types, scalar_loads_3) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
+Test(types, scalar_loads_4) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "olmoe", REF_F16, REF_F16, REF_F16, REF_F16); }
+Test(types, scalar_loads_of_words) { FIRST_DRIVER_ONLY(); check_scalar_loads("subgroup,scalar", "olmoe", REF_F16, REF_F16, REF_F16, REF_F16); }
 
 /* Loads by way of texel buffers, also on CPU drivers that are not faster so. Every type once. */
 static void check_texel_loads(const char *arch, uint32_t gate_up, uint32_t down, uint32_t attention, uint32_t output)

@@ -226,7 +226,7 @@ void vkm_writes_part(struct vkm_build *b, struct vkm_step *s, struct vkm_region 
 static enum vkm_tier matmul_tier(const struct vkm_build *b, const char *kernel, const struct vkm_weight *w, uint32_t n_tile)
 {
     uint32_t able = takes_matrices(&b->shape, n_tile) ? VKM_TIERS_ALL : VKM_TIERS_ALL & ~VKM_TIER_BIT(VKM_TIER_COOPMAT);
-    if (b->shape.scalar_loads) return VKM_TIER_SUBGROUP;
+    if (b->shape.scalar_loads) return w->type->id == 1 && vkm_caps_able(vkm_device_caps(b->device)) & VKM_TIER_BIT(VKM_TIER_FP16) ? VKM_TIER_FP16 : VKM_TIER_SUBGROUP;    /* the same bits */
     if (vkm_tuning_exact(b->tuning, w->type)) able &= ~VKM_TIER_BIT(VKM_TIER_INT8DOT);
     return vkm_kernel_tier(b->device, kernel, w->type->variant, able);
 }

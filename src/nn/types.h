@@ -24,7 +24,7 @@ const struct vkm_type *vkm_type_find(uint32_t ggml_id);      /* NULL: not suppor
 extern const struct vkm_type vkm_types[];
 extern const size_t vkm_type_count;
 
-/* Turns a repacked panel's planes of 16 bytes a row into four planes of a word a row each, for caps.scalar_loads. In place. */
+/* Turns a repacked panel's planes of 16 bytes a row into four planes of a word a row each, F16 into 32 columns of a half a row, for caps.scalar_loads. In place. */
 void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel);
 
 /* Panels of a chunk where `fit` would lie in a slab: a workgroup, which takes 1, 2 or 4, should find its panels in one chunk, for its slab index has to be uniform. */
