@@ -13,15 +13,19 @@ static uint32_t *transpose(uint32_t *group, uint32_t n)
     return group;
 }
 
-/* n blocks of F16: 32 rows of four times eight columns become 32 columns of 32 rows */
-static void transpose_halves(uint32_t *panel, uint32_t n)
+/* n groups of 32 rows of eight halves each become eight columns of 32: two rows and two columns at a time, which are a word each before and behind */
+static void transpose_halves(uint32_t *group, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++, panel += 16 * VKM_PANEL_ROWS) {
-        uint16_t from[4][VKM_PANEL_ROWS][8], to[32][VKM_PANEL_ROWS];
-        memcpy(from, panel, sizeof from);
-        for (uint32_t c = 0; c < 32; c++)
-            for (uint32_t r = 0; r < VKM_PANEL_ROWS; r++) to[c][r] = from[c / 8][r][c % 8];
-        memcpy(panel, to, sizeof to);
+    enum { PAIRS = VKM_PANEL_ROWS / 2 };
+    for (uint32_t i = 0; i < n; i++, group += 4 * VKM_PANEL_ROWS) {
+        uint32_t rows[VKM_PANEL_ROWS][4];
+        memcpy(rows, group, sizeof rows);
+        for (uint32_t w = 0; w < 4; w++)
+            for (uint32_t r = 0; r < PAIRS; r++) {
+                uint32_t a = rows[2 * r][w], b = rows[2 * r + 1][w];
+                group[2 * w * PAIRS + r] = (a & 0xffffu) | b << 16;
+                group[(2 * w + 1) * PAIRS + r] = a >> 16 | (b & 0xffff0000u);
+            }
     }
 }
 
@@ -29,7 +33,7 @@ static void transpose_halves(uint32_t *panel, uint32_t n)
 void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel)
 {
     if (type->id == 1) {
-        transpose_halves(panel, kb);
+        transpose_halves(panel, kb * type->quads);
         return;
     }
     uint32_t *behind = transpose(panel, kb * type->quads);
