@@ -1,7 +1,7 @@
 #version 450
 /* Synthetic weights, made where they are used: panels of TYPE (shaders/quant.glsl) whose quants are random bits and whose scales are such that a value's standard deviation is
  * about push.scale and its mean about 0. push.identity (f32 only): row r has a one in column r, zeros elsewhere. The slab is bound as the workspace.
- * push.planes: 16 bytes a row lie apart as four planes of words (vkm_panel_planes), so that these four words are of four rows.
+ * push.planes: 16 bytes a row lie apart as four planes of words, of quants eight rows' (vkm_panel_planes), so that these four words are of four rows.
  * Bits come from a counter: the finalizer of MurmurHash3 (Appleby) over seed and word. Workgroups: x = parts of a panel of local_size_x times 4 words, y = panels. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
@@ -50,7 +50,7 @@ uvec4 quants(uint i, uvec4 r) {
     if (push.identity != 0) {
         uint first_row = (push.first_panel + gl_WorkGroupID.y) * 32, first_column = i / 32 * 4;
         uvec4 row = uvec4(first_row + i % 32), column = first_column + uvec4(0, 1, 2, 3);
-        if (push.planes != 0) row = first_row + i % 8 * 4 + uvec4(0, 1, 2, 3), column = uvec4(first_column + i % 32 / 8);
+        if (push.planes != 0) row = first_row + i / 64 % 4 * 8 + i % 2 * 4 + uvec4(0, 1, 2, 3), column = uvec4(i / 256 * 32 + i % 64 / 2);
         return floatBitsToUint(vec4(equal(column, row)));
     }
     return floatBitsToUint(vec4(value(r.x, 24), value(r.y, 24), value(r.z, 24), value(r.w, 24)));

@@ -4,6 +4,9 @@
  *     descriptor, uniform: a branch and bounds check for each word, and every load of the loop body hoisted and spilled
  *     device address, uniform: one instruction, no mask, no check                                                          here: decode 17, 8 tokens 28
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
+ * Of a block's quants eight rows lie together, so that a pass over a lane's row takes whole lines of memory. As long as all 32 rows of a plane did, 32 bytes of each 128 in a pass, two tiles of eight tokens an expert, whose weights come from
+ * memory, took up to twice as long as in cache (us a row of granite's experts with 64 and 512 tokens: F32 153 and 71, now 97 and 64; BF16 116 and 68, 89 and 62; Q8_0 123 and 66, 87 and 64; Q4_0 94 and 65, 73 and 57; Q4_K 83 and 73, 80 and 66).
+ * Eight rows of the whole panel together: 74 and 53, 82 and 52, 74 and 65, 63 and 60, 88 and 63, but a single token then reads four streams of memory: qwen3moe-q4_0 generates 158 tokens per second, not 176.
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
  * Weights with an offset: d q x and m x are added up apart (OFFSET, below).
@@ -44,22 +47,32 @@ layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Hal
 #  else
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Halves { uvec2 h[]; };
 #  endif
-/* Half `lane + i LANES` of column c */
-float half_of(uvec2 planes, uint c, int i) {
-    uint at = c * 8 + i * (LANES / 4);
+/* A lane's half of row r and column c of the block that begins there */
+float half_of(uvec2 block, int r, uint c) {
+    uint at = r * LANES / 8 * (NQ4 * 16) + r * LANES % 8 / 4 + c * 2;
 #  ifdef TIER_FP16
     float16_t q = float16_t(0.0);
-    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(planes).h[at + l / 4][l % 4], lane_is[l]);
+    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(block).h[at + l / 8 * (NQ4 * 16) + l % 8 / 4][l % 4], lane_is[l]);
     return float(q);
 #  else
     uint q = 0;
-    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(planes).h[at + l / 4][l / 2 % 2] >> l % 2 * 16, lane_is[l]);
+    [[unroll]] for (int l = 0; l < 16; l++) if (l < LANES) q = mix(q, Halves(block).h[at + l / 8 * (NQ4 * 16) + l % 8 / 4][l / 2 % 2] >> l % 2 * 16, lane_is[l]);
     return unpackHalf2x16(q).x;
 #  endif
 }
 #else
 #  define ROW_BYTES 4
 #endif
+
+/* A lane's word of row r and plane p of the block that begins there */
+uint word_of(uvec2 block, int r, uint p) {
+    Words w = Words(block);
+    uint at = r * LANES / 8 * (NQ4 * 8) + r * LANES % 8 / 4 + p * 2;
+    uint q = pick(w.w[at], 0, 0);
+    if (LANES > 4) q = pick(w.w[at + 1], q, 4);
+    if (LANES > 8) { q = pick(w.w[at + NQ4 * 8], q, 8); q = pick(w.w[at + NQ4 * 8 + 1], q, 12); }
+    return q;
+}
 
 #if defined(TYPE_Q6_K)
 #  define PARTS 2          /* scales of a block of 32 columns */
@@ -147,19 +160,18 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 
 #endif
 
-/* eight columns, whose planes begin at `planes` and whose x are vec4 x, x + 1 of a row */
-void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_) {
+/* eight columns, step `step_` of the block whose quants begin at `block`; their x are vec4 x, x + 1 of a row */
+void multiply_step(uvec2 block, uint x, const uvec2 hi[ROWS], uint step_) {
 #ifndef TYPE_F16
-    Words w = Words(planes);
     uint q[ROWS * STEP_PLANES];
     [[unroll]] for (int r = 0; r < ROWS; r++)
-        [[unroll]] for (int i = 0; i < STEP_PLANES; i++) q[r * STEP_PLANES + i] = word(w, i * 8, r);
+        [[unroll]] for (int i = 0; i < STEP_PLANES; i++) q[r * STEP_PLANES + i] = word_of(block, r, step_ * STEP_PLANES + i);
 #endif
     [[unroll]] for (int h = 0; h < 2; h++) {
         vec4 v[ROWS];
         [[unroll]] for (int r = 0; r < ROWS; r++) {
 #ifdef TYPE_F16
-            [[unroll]] for (int c = 0; c < 4; c++) v[r][c] = half_of(planes, h * 4 + c, r);
+            [[unroll]] for (int c = 0; c < 4; c++) v[r][c] = half_of(block, r, step_ * 8 + h * 4 + c);
 #else
             uint own[STEP_PLANES];
             [[unroll]] for (int i = 0; i < STEP_PLANES; i++) own[i] = q[r * STEP_PLANES + i];
@@ -179,13 +191,14 @@ void multiply_step(uvec2 planes, uint x, const uvec2 hi[ROWS], uint step_) {
     }
 }
 
-/* sum: those of ROWS rows of a panel, whose first words are at device address `rows`, with the NT rows x_row */
-void multiply_rows(uvec2 rows, uint kb) {
-    Words behind = Words(ahead(rows, kb * NQ4 * 32));   /* the planes after the quants */
+/* sum: those of ROWS rows of a lane, from row `first` on, of the panel at device address `panel`, with the NT rows x_row */
+void multiply_rows(uvec2 panel, uint first, uint kb) {
+    uvec2 rows = ahead_bytes(panel, first * LANES / 8 * (NQ4 * 128) + first * LANES % 8 * ROW_BYTES);
+    Words behind = Words(ahead(panel, kb * NQ4 * 32 + first * LANES / 4));   /* the planes after the quants, of all 32 rows */
     [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = part[i] = 0.0;
     uint k = 0;
     [[dont_unroll]] do {
-        uvec2 block = ahead(rows, k * NQ4 * 8 * BLOCK_STEPS);
+        uvec2 block = ahead(rows, k * BLOCK_STEPS / 4 * (NQ4 * 32));
         uvec2 hi[ROWS];
         [[unroll]] for (int r = 0; r < ROWS; r++) {
             hi[r] = uvec2(0);
@@ -205,7 +218,7 @@ void multiply_rows(uvec2 rows, uint kb) {
 #endif
             [[unroll]] for (int i = 0; i < BLOCK_STEPS / PARTS; i++) {      /* bounds that are constants, for else it is not unrolled, takes twice as long and reads beyond the panel (scalar.glsl) */
                 uint at = p * (BLOCK_STEPS / PARTS) + i;
-                multiply_step(ahead(block, at * STEP_PLANES * 8), (k * BLOCK_STEPS + at) * 2, hi, at);
+                multiply_step(block, (k * BLOCK_STEPS + at) * 2, hi, BLOCK_STEPS == 4 ? at : k * BLOCK_STEPS % 4 + at);
             }
 #if defined(OFFSET)
             [[unroll]] for (int i = 0; i < int(NT) * ROWS; i++) sum[i] = fma(d[i % ROWS], part[i], fma(m[i % ROWS], x_sum[i / ROWS], sum[i]));
@@ -224,7 +237,7 @@ void multiply_rows(uvec2 rows, uint kb) {
 void multiply(uvec2 panel, uint kb) {
     uint first = 0;
     [[dont_unroll]] do {
-        multiply_rows(ahead_bytes(panel, first * LANES * ROW_BYTES), kb);
+        multiply_rows(panel, first, kb);
         [[unroll]] for (int t = 0; t < int(NT); t++)
             [[unroll]] for (int r = 0; r < int(RPL); r++)
                 if (ROWS > 1 || r == first) acc[t * RPL + r] = sum[t * ROWS + r % ROWS];

@@ -83,22 +83,38 @@ uint panel_size(uint kb) {
 
 float half_at(uint word, uint high) { vec2 h = unpackHalf2x16(word); return high != 0 ? h.y : h.x; }
 
-/* uvec4 `i` of the plane that begins at uvec4 `base`. HAS_PLANES, PLANES not 0: its 32 rows' words (F16: halves) lie apart, plane by plane (vkm_panel_planes), as matmul_cpu.glsl reads them. */
+/* uvec4 `i` of the plane that begins at uvec4 `base`. HAS_PLANES, PLANES not 0: its words (F16: halves) lie apart, plane by plane (vkm_panel_planes), as matmul_cpu.glsl reads them. */
 uvec4 quad(uint s, uint base, uint i) {
 #ifdef HAS_PLANES
-    if (PLANES != 0) {
+    if (PLANES != 0) {                                 /* quants: of a block and eight rows */
+        uint row = i & 31u, at = base * 4 + i / (NQ4 * 32) * (NQ4 * 128) + row / 8 * (NQ4 * 32) + i / 32 % NQ4 * 32;
 #  ifdef TYPE_F16
-        uint first = base * 4 + (i & ~31u) * 4 + (i & 31u) / 2, by = (i & 1) * 16;
+        uint by = row % 2 * 16;
         uvec4 q;
-        [[unroll]] for (int w = 0; w < 4; w++) q[w] = SLAB_WORD(s, first + w * 32) >> by & 0xffffu | SLAB_WORD(s, first + w * 32 + 16) >> by << 16;
+        at += row % 8 / 2;
+        [[unroll]] for (int w = 0; w < 4; w++) q[w] = SLAB_WORD(s, at + w * 8) >> by & 0xffffu | SLAB_WORD(s, at + w * 8 + 4) >> by << 16;
         return q;
+#  else
+        at += row % 8;
+        return uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 8), SLAB_WORD(s, at + 16), SLAB_WORD(s, at + 24));
 #  endif
+    }
+#endif
+    return SLAB_QUAD(s, base + i);
+}
+
+#if defined(SCALE_K) || defined(TYPE_Q6_K)
+/* Of a plane of scales, which has all 32 rows */
+uvec4 scale_quad(uint s, uint base, uint i) {
+#ifdef HAS_PLANES
+    if (PLANES != 0) {
         uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
         return uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 32), SLAB_WORD(s, at + 64), SLAB_WORD(s, at + 96));
     }
 #endif
     return SLAB_QUAD(s, base + i);
 }
+#endif
 
 /* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
 Block block_load(uint s, uint base, uint kb, uint k, uint row) {
@@ -119,7 +135,7 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     vec2 dm = unpackHalf2x16(SLAB_WORD(s, at + k * 32 + row));
     b.d = dm.x; b.m = dm.y;
 #elif defined(SCALE_K)
-    uvec4 h = quad(s, at / 4, (k >> 3) * 32 + row);
+    uvec4 h = scale_quad(s, at / 4, (k >> 3) * 32 + row);
     uint j = k & 7, n = (j & 3) * 8;
     uint lo = h.y >> n, mid = h.z >> n, hi = h.w >> n;
     uint sc = j < 4 ? lo & 63u : (hi & 15u) | ((lo >> 2) & 48u);
@@ -128,7 +144,7 @@ Block block_load(uint s, uint base, uint kb, uint k, uint row) {
     b.d = d.x * float(sc); b.m = -(d.y * float(mn));
 #elif defined(TYPE_Q6_K)
     /* one word holds the int8 scales of four times 16 columns, that is of two blocks */
-    uint sc = quad(s, at / 4, (k >> 3) * 32 + row)[(k & 7) >> 1] >> ((k & 1) * 16);
+    uint sc = scale_quad(s, at / 4, (k >> 3) * 32 + row)[(k & 7) >> 1] >> ((k & 1) * 16);
     float d = unpackHalf2x16(SLAB_WORD(s, at + kb / 8 * 128 + (k >> 3) * 32 + row)).x;
     b.d[0] = d * float(bitfieldExtract(int(sc), 0, 8));
     b.d[1] = d * float(bitfieldExtract(int(sc), 8, 8));

@@ -134,7 +134,13 @@ static float *put_weights(struct bench *t, uint32_t type, uint32_t cols, bool pl
         uint32_t *to = slab[panel / CHUNK] + first_word[panel / CHUNK] + panel % CHUNK * panel_words;
         for (uint32_t i = 0; i < 32; i++) rows[i] = raw + (panel * 32 + i) % ROWS * row_bytes;      /* behind the last row comes what nobody reads */
         w.type->repack(rows, cols, w.kb, to);
-        if (planes) vkm_panel_planes(w.type, w.kb, to);
+        if (planes) {
+            uint32_t *before = malloc(panel_words * 4);
+            cr_assert(before);
+            memcpy(before, to, panel_words * 4);
+            vkm_panel_planes(w.type, w.kb, before, to);
+            free(before);
+        }
     }
     cr_assert(ref_dequant(type, raw, (uint64_t)ROWS * cols, values));
     upload(t, t->slabs[1], slab[0], 1 << 20);

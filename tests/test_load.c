@@ -118,8 +118,8 @@ static void check_weight(const vkm_model *m, const vkm_gguf *g, const struct vkm
     cr_assert_eq(w->rows, first[n - 1] + t[n - 1]->ne[1]);
     const char *a = names[0];
     uint64_t row_bytes = vkm_type_row_bytes(w->type, w->cols);
-    uint32_t *want = malloc(words * 4);
-    cr_assert(want);
+    uint32_t *want = malloc(words * 4), *panel = malloc(words * 4);
+    cr_assert(want && panel);
     for (uint32_t e = 0; e < w->experts; e++)
         for (uint32_t p = 0; p < w->n_panels; p++) {
             memset(want, 0, words * 4);
@@ -129,13 +129,16 @@ static void check_weight(const vkm_model *m, const vkm_gguf *g, const struct vkm
                 row -= first[of];
                 if (row < t[of]->ne[1]) plain_repack(w->type->id, (const uint8_t *)t[of]->data + (e * t[of]->ne[1] + row) * row_bytes, w->cols, w->kb, want, r);
             }
-            if (vkm_device_caps(m->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, want);
+            if (vkm_device_caps(m->device)->scalar_loads) {
+                memcpy(panel, want, words * 4);
+                vkm_panel_planes(w->type, w->kb, panel, want);
+            }
             const uint32_t *entry = m->weights.tables + w->tab + VKM_CHUNK_WORDS * (e * w->n_chunks + p / w->chunk_panels);
             const uint32_t *slab = vkm_buffer_map(m->weights.slabs[m->weights.sets[w->set].first + entry[0]]);
             cr_assert(slab);
             cr_assert_eq(memcmp(slab + entry[1] * 4 + p % w->chunk_panels * words, want, words * 4), 0, "%s, expert %u, panel %u", a, e, p);
         }
-    free(want);
+    free(want), free(panel);
 }
 
 struct watch { pthread_t thread; uint64_t calls, stop_at, done, total; bool elsewhere; const char *truncate; };

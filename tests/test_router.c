@@ -803,7 +803,7 @@ Test(layer, in_one_kernel)
     enum { N = 1, NORM_TAB = 6000 };      /* for more the kernel takes CPU drivers seconds to compile */
     static const vkm_router_desc kinds[] = {{SIZE, .n_used = 4, .renormalise = VKM_RENORMALISE_CHOSEN},
         {SIZE, .n_used = 4, .score = VKM_ROUTER_SIGMOID, .selection_bias = some_bias, .n_groups = 4, .n_groups_used = 2, .group_score = VKM_GROUPS_SUM_OF_TWO, .scale = 2.5f}};
-    static uint32_t table[TABLE_WORDS], slab[PANEL_WORDS];
+    static uint32_t table[TABLE_WORDS], panel[PANEL_WORDS], slab[PANEL_WORDS];
     static float w[32][EMBD];
     const uint8_t *rows[32];
     struct bench t;
@@ -814,8 +814,9 @@ Test(layer, in_one_kernel)
     t.build.err = &err;
     for (uint32_t i = 0; i < 32 * EMBD; i++) w[i / EMBD][i % EMBD] = (float)ref_normal(&rng);
     for (uint32_t i = 0; i < 32; i++) rows[i] = (const uint8_t *)w[i];
-    vkm_type_find(0)->repack(rows, EMBD, 1, slab);
-    if (t.build.shape.scalar_loads) vkm_panel_planes(vkm_type_find(0), 1, slab);
+    vkm_type_find(0)->repack(rows, EMBD, 1, panel);
+    if (t.build.shape.scalar_loads) vkm_panel_planes(vkm_type_find(0), 1, panel, slab);
+    else memcpy(slab, panel, sizeof slab);
     upload(&t, t.slab, slab, sizeof slab);
     for (size_t i = 0; i < VKM_COUNT(kinds); i++) {
         uint32_t ids[2][N * 4], weights[2][N * 4];

@@ -24,8 +24,9 @@ const struct vkm_type *vkm_type_find(uint32_t ggml_id);      /* NULL: not suppor
 extern const struct vkm_type vkm_types[];
 extern const size_t vkm_type_count;
 
-/* Turns a repacked panel's planes of 16 bytes a row into four planes of a word a row each, F16 into 32 columns of a half a row, for caps.scalar_loads. In place. */
-void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, uint32_t *panel);
+/* A repacked panel for caps.scalar_loads: 16 bytes a row become four planes of a word a row, the quants' of each block for the first eight rows, then for the next eight ...; of F16 eight planes of a half a row. The
+ * panel has as many words as before and is not where it goes to. */
+void vkm_panel_planes(const struct vkm_type *type, uint32_t kb, const uint32_t *panel, uint32_t *to);
 
 /* Panels of a chunk where `fit` would lie in a slab: a workgroup, which takes 1, 2 or 4, should find its panels in one chunk, for its slab index has to be uniform. */
 uint32_t vkm_chunk_panels(uint64_t fit, uint32_t n_panels);

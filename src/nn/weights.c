@@ -230,7 +230,6 @@ static void repack_panel(const struct part *p, uint32_t panel)
         for (uint64_t k = 0; k < bytes; k += 64) (void)*(const volatile uint8_t *)(rows[i] + k);
     }
     w->type->repack(rows, w->cols, w->kb, p->panel);
-    if (vkm_device_caps(p->upload->device)->scalar_loads) vkm_panel_planes(w->type, w->kb, p->panel);
 }
 
 /* On any thread. */
@@ -243,7 +242,8 @@ static vkm_result repack_part(struct part *p)
         if (source_range(p, i, &at, &bytes)) TRY(pages->fetch(pages->user, at, bytes, &p->err));
     for (uint32_t i = 0; i < p->n; i++) {          /* by way of a cached panel: the destination may be write-combined */
         repack_panel(p, p->first + i);
-        memcpy(p->where + i * panel_bytes, p->panel, panel_bytes);
+        if (vkm_device_caps(p->upload->device)->scalar_loads) vkm_panel_planes(p->item->w.type, p->item->w.kb, p->panel, (uint32_t *)(p->where + i * panel_bytes));
+        else memcpy(p->where + i * panel_bytes, p->panel, panel_bytes);
     }
     for (uint32_t i = 0; pages && i < p->item->n_sources; i++)
         if (source_range(p, i, &at, &bytes)) pages->release(pages->user, at, bytes);
