@@ -19,6 +19,8 @@
  *     Q4_0     65 ->  59    215 -> 165   430 -> 290            Q5_K    110; 114 -> 89      280; 201 -> 194     530; 323 -> 318
  *     Q5_0     87 ->  74    255 -> 183   452 -> 311            Q6_K     80 ->  86          245 -> 190          490 -> 350
  *     Q8_0     65 ->  50    220 -> 150   400 -> 285
+ * All that before eight rows of a block lay together. With it, two turns more, 1 token as before, 4 and 8: F32 177 -> 144, 303 -> 257; F16 167 -> 148, 294 -> 258; BF16 157 -> 150, 306 -> 271; Q4_0 157 -> 155, 288 -> 264; Q8_0 200 -> 156, 359 -> 280 (a slow turn);
+ * Q4_K 169 -> 172, 321 -> 302; Q6_K 196 -> 197, 336 -> 324.
  * Tried and slower, 8 tokens, ns: two rows at once 430 (Q4_0, one 285), four tokens by two rows 400, two tokens by four rows 1,100 and more; before fma, weights of 8 to 32 columns unpacked once and then four tokens at a time 0.9 of the speed; all rows at once with fma 1.1 to 1.3 times as long; the loop over steps of eight columns kept, one row at a time:
  * no faster than four; two blocks a pass (one token too: 1.06 to 1.14 times as long); tiles of 16, in registers or in two halves: 2.3 to 3 times one of 8, so there are none. The scale times each weight instead of each block's sum: one token 1.2 times as long, 8 alike.
  * Sums of x made anew by each row of tiles of 8: 560 instead of 315. Types without an offset as if they had one (q - 8 is q, less 8 times the sum of x): one token of Q4_0 57 instead of 53, Q5_0 72 for 78, Q8_0 64 for 55. Scales' addresses made once a block, rows' passes over eight blocks at a time
@@ -157,7 +159,6 @@ vec4 columns(const uint q[STEP_PLANES], uvec2 hi, uint step_, const int h) {
 #  endif
 #endif
 }
-
 #endif
 
 /* eight columns, step `step_` of the block whose quants begin at `block`; their x are vec4 x, x + 1 of a row */

@@ -103,17 +103,14 @@ uvec4 quad(uint s, uint base, uint i) {
     return SLAB_QUAD(s, base + i);
 }
 
-#if defined(SCALE_K) || defined(TYPE_Q6_K)
-/* Of a plane of scales, which has all 32 rows */
-uvec4 scale_quad(uint s, uint base, uint i) {
 #ifdef HAS_PLANES
-    if (PLANES != 0) {
-        uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
-        return uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 32), SLAB_WORD(s, at + 64), SLAB_WORD(s, at + 96));
-    }
-#endif
-    return SLAB_QUAD(s, base + i);
+/* The same of scales, whose planes have all 32 rows */
+uvec4 scale_quad(uint s, uint base, uint i) {
+    uint at = base * 4 + (i & ~31u) * 4 + (i & 31u);
+    return PLANES != 0 ? uvec4(SLAB_WORD(s, at), SLAB_WORD(s, at + 32), SLAB_WORD(s, at + 64), SLAB_WORD(s, at + 96)) : SLAB_QUAD(s, base + i);
 }
+#else
+#  define scale_quad quad
 #endif
 
 /* block k of row `row` (0..31) of the panel at uvec4 offset `base` of slab `s` */
