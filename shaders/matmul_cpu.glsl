@@ -6,7 +6,9 @@
  * So everything is read at uniform addresses (scalar.glsl), with words of neighbouring rows side by side (vkm_panel_planes), a lane picking its own of LANES broadcast words.
  * Of a block's quants eight rows lie together, so that a pass over a lane's row takes whole lines of memory. As long as all 32 rows of a plane did, 32 bytes of each 128 in a pass, two tiles of eight tokens an expert, whose weights come from
  * memory, took up to twice as long as in cache (us a row of granite's experts with 64 and 512 tokens: F32 153 and 71, now 97 and 64; BF16 116 and 68, 89 and 62; Q8_0 123 and 66, 87 and 64; Q4_0 94 and 65, 73 and 57; Q4_K 83 and 73, 80 and 66).
- * Eight rows of the whole panel together: 74 and 53, 82 and 52, 74 and 65, 63 and 60, 88 and 63, but a single token then reads four streams of memory: qwen3moe-q4_0 generates 158 tokens per second, not 176.
+ * Eight rows of the whole panel together: 74 and 53, 82 and 52, 74 and 65, 63 and 60, 88 and 63, but a single token then reads four streams of memory, which is slower where they are short: granite's layer in Q4_0 814 tokens per second, not 970,
+ * OLMoE's in Q4_K 205 for 224, Mixtral's 39.5 for 36; qwen3moe-q4_0 generates 158 for 176. By four blocks of one row at a time, so that it is one stream: a token 55 to 82 for 50 ns (Q4_0), 113 to 160 for 70 (Q4_K). Four or eight blocks of
+ * eight rows together: it generates 137 and 122 for 207. The first row's pass loading a word of each of the other rows' lines, too: tiles take 1.05 to 1.4 times as long.
  * A workgroup is one subgroup of LANES lanes; a lane owns RPL rows of a panel for all NT tokens. A single token takes them all at once, for their sums would wait for themselves. More tokens take one row after another: eight sums, a weight and
  * an x fit into 16 registers, so that a product is a broadcast load and a fma; and all 32 columns of a block are unrolled, for the loop's masks and addresses are as much as the products of eight.
  * Weights with an offset: d q x and m x are added up apart (OFFSET, below).

@@ -275,11 +275,11 @@ Test(bench_layer, what_does_not_fit_is_said)
 }
 
 /* Rates are checked by their results: a wrong sum is an invalid row. */
-Test(bench_roofline, every_ceiling_is_measured)
+static void check_roofline(const char *clamps)
 {
     vkm_error err = {0};
     struct driver_log log;
-    vkm_device *device = driver_open("heap=16777216", &log);               /* 4 MiB are read: this looks for results, not for rates */
+    vkm_device *device = driver_open(clamps, &log);                        /* 4 MiB are read: this looks for results, not for rates */
     struct bench_report report = {.caps = *vkm_device_caps(device)};
     cr_assert_eq(bench_roofline(&quick, device, &report), STATUS_OK);
     static const char *const keys[] = {BENCH_CEILING_READ, BENCH_CEILING_CACHED, BENCH_CEILING_COPY, BENCH_CEILING_F32};
@@ -304,3 +304,5 @@ Test(bench_roofline, every_ceiling_is_measured)
     bench_report_free(&report);
     driver_close(device, &log);
 }
+Test(bench_roofline, every_ceiling_is_measured) { check_roofline("heap=16777216"); }
+Test(bench_roofline, by_device_addresses) { check_roofline("heap=16777216,scalar"); }

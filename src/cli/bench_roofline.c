@@ -102,6 +102,9 @@ static vkm_result create_buffers(struct roof *f)
         TRY(fill(f, f->n_slabs));
     }
     for (; f->n_kv < most_kv; f->n_kv++) TRY(vkm_buffer_create(f->device, VKM_BUFFER_DEVICE, f->slab_bytes, "copy", &f->kv[f->n_kv], f->err));
+    uint64_t addresses[SLABS_MAX];
+    for (uint32_t i = 0; i < f->n_slabs; i++) addresses[i] = vkm_buffer_address(f->slabs[i]);
+    TRY(vkm_upload_all(f->device, f->tables, 0, addresses, f->n_slabs * sizeof *addresses, f->err));
     TRY(vkm_bindings_create(f->device, f->workspace, f->tables, f->slabs, f->n_slabs, f->kv, f->n_kv, &f->bindings, f->err));
     return vkm_bindings_create(f->device, f->workspace, f->tables, f->kv, f->n_kv, NULL, 0, &f->kv_bindings, f->err);
 }
@@ -212,15 +215,27 @@ static vkm_result measure(struct roof *f, const struct ceiling *c)
 
 /* ---------------------------------------------------------------- bandwidth */
 
-/* A lane takes `each` times 16 bytes. All sizes are powers of two, and a workgroup's part divides a slab. */
-static const struct access { uint32_t lanes, each; bool chunked; } accesses[] = {
-    {8, 64, true}, {8, 1024, true}, {32, 256, true}, {64, 64, true}, {8, 256, false}, {64, 16, false}, {64, 64, false}, {128, 16, false}, {256, 16, false}, {256, 64, false},
+/* A lane takes `each` times 16 bytes. All sizes are powers of two, and a workgroup's part divides a slab. streams: by bench_read_cpu, so many runs of memory at once, in a subgroup of whatever size; else 0. */
+static const struct access { uint32_t lanes, each; bool chunked; uint32_t streams; } accesses[] = {
+    {0, 64, false, 1}, {0, 256, false, 4}, {0, 1024, false, 1}, {0, 1024, false, 4},
+    {8, 64, true, 0}, {8, 1024, true, 0}, {32, 256, true, 0}, {64, 64, true, 0}, {8, 256, false, 0}, {64, 16, false, 0}, {64, 64, false, 0}, {128, 16, false, 0}, {256, 16, false, 0}, {256, 64, false, 0},
 };
+#define STREAMED 4u                                /* which come first */
 enum transfer { READ, READ_CACHED, COPY };
 
-/* What is read at once: all slabs, or the one that texel buffers are of; or a small part of one over and over. */
-static uint32_t slabs_of(const struct roof *f, enum transfer kind) { return kind == READ && !f->caps->texel_loads ? f->n_slabs : kind == COPY ? f->n_kv : 1; }
-static const char *reader(const struct roof *f, uint32_t n_slabs) { return n_slabs == 1 && f->caps->texel_loads ? "bench_read_texel" : "bench_read"; }
+/* What is read at once: all slabs; one where kernels are written for a CPU driver (texel buffers are of one; and by device address lavapipe 22.3 read another part of the second slab in a third of its
+ * workgroups, which is not explained; 26.2.6 does not); or a small part of one over and over. */
+static uint32_t slabs_of(const struct roof *f, enum transfer kind) { return kind == READ && !f->caps->texel_loads && !f->caps->scalar_loads ? f->n_slabs : kind == COPY ? f->n_kv : 1; }
+static const char *reader(const struct roof *f, const struct access *a, uint32_t n_slabs) { return a->streams ? "bench_read_cpu" : n_slabs == 1 && f->caps->texel_loads ? "bench_read_texel" : "bench_read"; }
+static uint32_t first_shape(const struct roof *f, enum transfer kind) { return kind != COPY && f->caps->scalar_loads ? 0 : STREAMED; }
+static uint32_t shapes_of(const struct roof *f, enum transfer kind) { return VKM_COUNT(accesses) - first_shape(f, kind); }
+
+static struct access access_of(const struct roof *f, enum transfer kind, uint32_t shape)
+{
+    struct access a = accesses[first_shape(f, kind) + shape];
+    if (a.streams) a.lanes = f->caps->subgroup_size;
+    return a;
+}
 
 /* Bytes that a run reads: what is there, or the cached part in so many passes. */
 static uint64_t bytes_of(const struct roof *f, enum transfer kind) { return kind == READ_CACHED ? CACHED_PASSES * cached_bytes(f) : f->slab_bytes * slabs_of(f, kind); }
@@ -238,7 +253,13 @@ static vkm_result access_step(struct roof *f, enum transfer kind, const struct a
     return VKM_OK;
 }
 
-/* One shape more than there are accesses: the driver's own copy. */
+static vkm_result access_kernel(struct roof *f, const vkm_bindings *bindings, const char *kernel, const struct access *a, struct vkm_step *step, vkm_program **program)
+{
+    const uint32_t spec[] = {a->lanes, 1, a->streams ? a->lanes : a->chunked, a->streams};
+    return one_step(f, bindings, kernel, "", spec, a->streams ? 4 : 3, step, program);
+}
+
+/* One shape more than there are: the driver's own copy. */
 static vkm_result build_copy_command(struct roof *f, vkm_program **program)
 {
     TRY(vkm_program_create(f->device, "copy", program, f->err));
@@ -253,25 +274,24 @@ static vkm_result build_access(struct roof *f, const void *user, uint32_t shape,
 {
     enum transfer kind = *(const enum transfer *)user;
     *work = (double)(bytes_of(f, kind) * (kind == COPY ? 2 : 1));
-    if (shape == VKM_COUNT(accesses)) return build_copy_command(f, program);
-    const struct access *a = &accesses[shape];
-    const uint32_t spec[] = {a->lanes, 1, a->chunked};
+    if (shape == shapes_of(f, kind)) return build_copy_command(f, program);
+    const struct access a = access_of(f, kind, shape);
     struct vkm_step step;
-    TRY(access_step(f, kind, a, &step));
-    return one_step(f, f->bindings, kind == COPY ? "bench_copy" : reader(f, slabs_of(f, kind)), "", spec, 3, &step, program);
+    TRY(access_step(f, kind, &a, &step));
+    return access_kernel(f, f->bindings, kind == COPY ? "bench_copy" : reader(f, &a, slabs_of(f, kind)), &a, &step, program);
 }
 
 /* Reads through `bindings` and compares the sum. */
 static vkm_result check_sum(struct roof *f, const vkm_bindings *bindings, enum transfer kind, uint32_t n_slabs, const struct access *a, bool *right)
 {
-    const uint32_t spec[] = {a->lanes, 1, a->chunked}, *words;
+    const uint32_t *words;
     struct vkm_step step;
     vkm_program *program;
     TRY(access_step(f, kind, a, &step));
     step.groups[1] = n_slabs;
     uint64_t n = (uint64_t)step.groups[0] * n_slabs * a->lanes;
     step.writes[0].end = n * 4;
-    TRY(one_step(f, bindings, reader(f, n_slabs), "", spec, 3, &step, &program));
+    TRY(access_kernel(f, bindings, reader(f, a, n_slabs), a, &step, &program));
     vkm_result r = bench_run_once(f->device, program, f->err);
     vkm_program_destroy(program);
     if (r) return r;
@@ -287,23 +307,28 @@ static vkm_result check_sum(struct roof *f, const vkm_bindings *bindings, enum t
 static vkm_result check_access(struct roof *f, const void *user, uint32_t shape, bool *right)
 {
     enum transfer kind = *(const enum transfer *)user;
-    const struct access *a = &accesses[shape < VKM_COUNT(accesses) ? shape : 0];
-    return kind == COPY ? check_sum(f, f->kv_bindings, READ, f->n_kv, a, right) : check_sum(f, f->bindings, kind, slabs_of(f, kind), a, right);
+    const struct access a = access_of(f, kind, shape < shapes_of(f, kind) ? shape : 0);
+    return kind == COPY ? check_sum(f, f->kv_bindings, READ, f->n_kv, &a, right) : check_sum(f, f->bindings, kind, slabs_of(f, kind), &a, right);
 }
 
 static void describe_access(const struct roof *f, const void *user, uint32_t shape, vkm_text *text)
 {
     enum transfer kind = *(const enum transfer *)user;
     uint64_t bytes = kind == READ_CACHED ? cached_bytes(f) : f->slab_bytes * slabs_of(f, kind);
-    if (shape == VKM_COUNT(accesses)) vkm_textf(text, "the driver's copy command");
-    else vkm_textf(text, "%u lanes, each %u x 16 bytes, %s", accesses[shape].lanes, accesses[shape].each, accesses[shape].chunked ? "a lane's next to each other" : "interleaved");
+    if (shape == shapes_of(f, kind)) vkm_textf(text, "the driver's copy command");
+    else {
+        const struct access a = access_of(f, kind, shape);
+        vkm_textf(text, "%u lanes, each %u x 16 bytes, ", a.lanes, a.each);
+        if (a.streams) vkm_textf(text, "by device address, %u at once", a.streams);
+        else           vkm_textf(text, "%s", a.chunked ? "a lane's next to each other" : "interleaved");
+    }
     vkm_textf(text, "; %.4g MiB", (double)bytes / MIB);
 }
 
 static vkm_result measure_transfer(struct roof *f, enum transfer kind)
 {
     static const struct { const char *key; } names[] = {[READ] = {BENCH_CEILING_READ}, [READ_CACHED] = {BENCH_CEILING_CACHED}, [COPY] = {BENCH_CEILING_COPY}};
-    const struct ceiling c = {.key = names[kind].key, .unit = "GB/s", .n_shapes = VKM_COUNT(accesses) + (kind == COPY), .build = build_access, .check = check_access,
+    const struct ceiling c = {.key = names[kind].key, .unit = "GB/s", .n_shapes = shapes_of(f, kind) + (kind == COPY), .build = build_access, .check = check_access,
                               .describe = describe_access, .user = &kind};
     return measure(f, &c);
 }
