@@ -91,7 +91,7 @@ uint word_of(uvec2 block, int r, uint p) {
 #define STEP_PLANES (NQ4 == 1 ? 1 : NQ4)            /* planes of eight columns */
 
 #ifdef SCALE_K
-/* d and dmin of each row, and a byte each of the scales and offsets of four blocks, which are unpacked together: one token 47 to 73 ns in Q4_K, five turns with 69 to 90 for each block apart, 75 to 87 and 88 to 100 in Q5_K (predicted: a tenth less),
+/* d and dmin of each row, and a byte each of the scales and offsets of four blocks, which are unpacked together: one token 67 ns instead of 80 in Q4_K, 85 instead of 94 in Q5_K (medians of five by turns; predicted: a tenth less),
  * tiles of 8 alike; generating, medians of six by turns, 164 for 166 (mixtral-q4_k_s), 106 for 85 (olmoe), 150 for 142 (qwen3moe) tokens per second. */
 vec2 k_scale[ROWS];
 uvec2 k_packed[ROWS];
