@@ -93,6 +93,7 @@ Test(generate, greedy_is_argmax)
 
 Test(generate, seeds_and_top_k_1)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[PROMPT];
     struct collected greedy = {0}, one = {0}, a = {0}, b = {0}, other = {0};
@@ -259,6 +260,7 @@ Test(sampling, distribution_of_scaled_logits)
 
 Test(sampling, bad_parameters)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[PROMPT];
     vkm_error err = {0};
@@ -354,6 +356,7 @@ Test(stop, end_of_generation)
 
 Test(stop, full_context)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     int32_t tokens[65];
     struct collected c = {0};
@@ -546,6 +549,7 @@ Test(state, two_sessions)
 
 Test(state, bad_arguments)
 {
+    FIRST_DRIVER_ONLY();
     struct rig r;
     vkm_error err = {0};
     struct collected c = {0};
@@ -613,11 +617,11 @@ static void check_audit(const char *arch, bool gpu_shape, const char *caps)
     rig_close(&r);
 }
 
-Test(audit, llama) { check_audit("llama", false, NULL); }
+Test(audit, llama) { FIRST_DRIVER_ONLY(); check_audit("llama", false, NULL); }
 Test(audit, olmoe) { FIRST_DRIVER_ONLY(); check_audit("olmoe", false, NULL); }
 Test(audit, qwen2moe) { check_audit("qwen2moe", false, NULL); }
 Test(audit, qwen3moe) { check_audit("qwen3moe", false, "baseline"); }
-Test(audit, granitemoe) { check_audit("granitemoe", false, NULL); }
+Test(audit, granitemoe) { FIRST_DRIVER_ONLY(); check_audit("granitemoe", false, NULL); }
 Test(audit, gpu_shape) { FIRST_DRIVER_ONLY(); check_audit("qwen2moe", true, "baseline"); }
 
 Test(profile, same_bits_and_times)
