@@ -90,7 +90,7 @@ static void set_tiers(struct vkm_caps *caps)
 static bool built(enum vkm_tier tier)
 {
     for (size_t i = 0; i < vkm_module_count; i++)
-        if (vkm_modules[i].tier == tier && vkm_modules[i].words) return true;
+        if (vkm_modules[i].tier == tier && vkm_modules[i].code) return true;
     return false;
 }
 

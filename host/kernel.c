@@ -92,7 +92,7 @@ static const struct vkm_module *highest(const char *name, const char *variant, u
     for (size_t i = 0; i < vkm_module_count; i++) {
         const struct vkm_module *m = &vkm_modules[i];
         if (!(VKM_TIER_BIT(m->tier) & tiers) || strcmp(m->name, name) || strcmp(m->variant, variant)) continue;
-        if (!best || (!m->words == !best->words ? m->tier > best->tier : m->words != NULL)) best = m;
+        if (!best || (!m->code == !best->code ? m->tier > best->tier : m->code != NULL)) best = m;
     }
     return best;
 }
@@ -100,20 +100,20 @@ static const struct vkm_module *highest(const char *name, const char *variant, u
 static const struct vkm_module *choose(const vkm_device *device, const char *name, const char *variant, uint32_t tiers)
 {
     const struct vkm_module *m = highest(name, variant, tiers & device->caps.tiers);
-    return m && m->words ? m : highest(name, variant, tiers & vkm_caps_able(&device->caps));
+    return m && m->code ? m : highest(name, variant, tiers & vkm_caps_able(&device->caps));
 }
 
 enum vkm_tier vkm_kernel_tier(const vkm_device *device, const char *name, const char *variant, uint32_t tiers)
 {
     const struct vkm_module *m = choose(device, name, variant, tiers);
-    return m && m->words ? m->tier : VKM_TIER_COUNT;
+    return m && m->code ? m->tier : VKM_TIER_COUNT;
 }
 
 static vkm_result find_module(const vkm_device *device, const char *name, const char *variant, uint32_t tiers, const struct vkm_module **module, vkm_error *err)
 {
     const struct vkm_module *m = choose(device, name, variant, tiers), *above = highest(name, variant, VKM_TIERS_ALL);
     const char *colon = *variant ? ":" : "";
-    if (m && !m->words) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
+    if (m && !m->code) return vkm_fail(err, VKM_ERR_UNSUPPORTED, "kernel %s%s%s was left out of this build: its glslang is too old", name, colon, variant);
     if (!m && above) {
         char has[64];
         vkm_caps_tiers(&device->caps, &(vkm_text){has, sizeof has, 0});
@@ -130,7 +130,7 @@ static VkResult make_pipeline(vkm_device *device, struct vkm_kernel *k)
     const struct vkm_caps *caps = &device->caps;
     VkShaderModule module;
     VkResult r = device->vk.vkCreateShaderModule(device->handle, &(VkShaderModuleCreateInfo){
-        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->n_words * 4, .pCode = k->module->words}, device->allocator, &module);
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->module->code_bytes, .pCode = k->module->code}, device->allocator, &module);
     if (r != VK_SUCCESS) return r;
     uint32_t values[VKM_SPEC_FIRST + VKM_SPEC_MAX + 1] = {caps->slabs, caps->kv_slabs};
     uint32_t n = VKM_SPEC_FIRST + k->n_spec;
@@ -292,7 +292,7 @@ size_t vkm_kernels_print(const vkm_device *device, char *text, size_t size)
     for (size_t i = 0; i < vkm_module_count; i++) {
         const struct vkm_module *m = &vkm_modules[i];
         vkm_textf(&t, "%-16s %-12s %-10s %-50s ", m->name, *m->variant ? m->variant : "-", vkm_tier_name(m->tier), requires[m->tier]);
-        if (!m->words) vkm_textf(&t, "left out of this build: its glslang is too old\n");
+        if (!m->code) vkm_textf(&t, "left out of this build: its glslang is too old\n");
         else if (device && !(vkm_caps_able(&device->caps) & VKM_TIER_BIT(m->tier))) vkm_textf(&t, "the device has no %s, or it is clamped away\n", vkm_tier_name(m->tier));
         else if (device && strstr(m->name, "_cpu")) vkm_textf(&t, "%s\n", device->caps.scalar_loads ? "-" : "only with scalar loads");      /* exact in every tier */
         else if (device && strstr(m->name, "_texel")) vkm_textf(&t, "%s\n", device->caps.texel_loads ? "-" : "only with texel loads");

@@ -18,8 +18,8 @@ struct vkm_module {
     const char *name;          /* "moe_gate_up" */
     const char *variant;       /* "q4_0", "q4_0_fp16", "" */
     enum vkm_tier tier;        /* what it needs */
-    const uint32_t *words;     /* NULL: this build's glslang could not compile it */
-    size_t n_words;
+    const void *code;          /* SPIR-V; NULL: this build's glslang could not compile it */
+    size_t code_bytes;
 };
 extern const struct vkm_module vkm_modules[];
 extern const size_t vkm_module_count;

@@ -243,7 +243,7 @@ struct vkm_tuning_key vkm_tuning_key_of(const struct vkm_caps *caps, const struc
     uint64_t h = vkm_hash(VKM_HASH_START, how, sizeof how);
     for (size_t i = 0; i < vkm_module_count; i++)
         for (size_t k = 0; k < VKM_COUNT(kernels); k++)
-            if (vkm_modules[i].words && !strncmp(vkm_modules[i].name, kernels[k], strlen(kernels[k]))) h = vkm_hash(h, vkm_modules[i].words, vkm_modules[i].n_words * 4);
+            if (vkm_modules[i].code && !strncmp(vkm_modules[i].name, kernels[k], strlen(kernels[k]))) h = vkm_hash(h, vkm_modules[i].code, vkm_modules[i].code_bytes);
     struct vkm_tuning_key key = {.kernels = h, .vendor_id = caps->vendor_id, .device_id = caps->device_id, .driver_version = caps->driver_version};
     memcpy(key.pipeline_uuid, caps->pipeline_uuid, sizeof key.pipeline_uuid);
     return key;
