@@ -54,14 +54,14 @@ static vkm_result place_all(struct bench_plan *p, const struct bench_shape *s, c
     m->router = matrix(bench_type_find("f32", 3), s->n_expert + s->shared_gated, s->n_embd, 1, false);
     m->gate_up = matrix(type, s->n_ff, s->n_embd, s->n_expert, true);
     m->down = matrix(type, s->n_embd, s->n_ff, s->n_expert, false);
-    TRY(place(p, &m->router, true, "the router", err));
-    TRY(place(p, &m->gate_up, false, "gate and up of the experts", err));
-    TRY(place(p, &m->down, false, "down of the experts", err));
+    TRY(place(p, &m->router, true, "ffn_gate_inp", err));
+    TRY(place(p, &m->gate_up, false, "ffn_gate_exps and ffn_up_exps", err));
+    TRY(place(p, &m->down, false, "ffn_down_exps", err));
     if (s->n_ff_shared) {
         m->shared_gate_up = matrix(type, s->n_ff_shared, s->n_embd, 1, true);
         m->shared_down = matrix(type, s->n_embd, s->n_ff_shared, 1, false);
-        TRY(place(p, &m->shared_gate_up, false, "gate and up of the shared expert", err));
-        TRY(place(p, &m->shared_down, false, "down of the shared expert", err));
+        TRY(place(p, &m->shared_gate_up, false, "ffn_gate_shexp and ffn_up_shexp", err));
+        TRY(place(p, &m->shared_down, false, "ffn_down_shexp", err));
     }
     float *ones = malloc(s->n_embd * sizeof *ones);
     for (uint32_t i = 0; ones && i < s->n_embd; i++) ones[i] = 1;
@@ -88,7 +88,7 @@ vkm_result bench_plan_experts(const struct vkm_caps *caps, const struct vkm_type
 {
     *plan = (struct bench_plan){.moe.down = matrix(type, rows, cols, experts, false)};
     TRY(vkm_plan_create(caps, &plan->weights, err));
-    return finish(plan, place(plan, &plan->moe.down, false, "the experts' matrices", err));
+    return finish(plan, place(plan, &plan->moe.down, false, "ffn_down_exps", err));
 }
 
 vkm_result bench_plan_create(const struct vkm_caps *caps, const struct bench_shape *shape, const struct vkm_type *type, struct bench_plan *plan, vkm_error *err)
