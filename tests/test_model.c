@@ -108,9 +108,7 @@ static void check_types(const char *arch, uint64_t seed, const uint32_t *ids, si
     if (brief()) {
         struct ref_testmodel o = of_types(arch, ids[0], ids[1 % n], ids[2 % n], ids[3 % n]);
         check_model(&r, &o, few_tokens(), arch);
-        n = 0;
-    }
-    for (size_t i = 0; i < n; i++) {
+    } else for (size_t i = 0; i < n; i++) {
         char what[64];
         struct ref_testmodel o = of_type(arch, ids[i], seed);
         snprintf(what, sizeof what, "%s %s", arch, vkm_type_find(ids[i])->variant);
