@@ -17,6 +17,8 @@
 #define VKM_PIECES_MAX 16       /* dispatches that a class's tiles may come in */
 #define VKM_FEW_ROWS 8          /* tokens whose slots moe_topk sorts itself, at most */
 #define VKM_JOINED_ROWS 32      /* and moe_logits (joined_rows of vkm_shape) */
+#define VKM_ROUTED_ROWS 64      /* and moe_route with caps.scalar_loads, if they have no more slots than */
+#define VKM_ROUTED_SLOTS 256
 #define VKM_SORT_CHUNK 256      /* slots that one workgroup of moe_count and moe_permute walks */
 
 /* A weight: row chunks of whole panels. tables[tab_weight + VKM_CHUNK_WORDS (expert * n_chunks + chunk)] = {slab, uvec4 offset, device address (two words; zero unless the
@@ -145,7 +147,8 @@ struct vkm_push_moe_route {
     uint ws_x, ws_y, ws_xn, width, ld;   /* ld: of all three, whole blocks of columns */
     uint tab_norm, tab_weight;
     float residual, eps;
-    uint ws_address[2];                  /* of the workspace, with caps.scalar_loads */
+    uint ws_address[2];                  /* of the workspace, with caps.scalar_loads; and then a word that is 0 between passes */
+    uint ws_arrived;
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */

@@ -83,7 +83,7 @@ void main() {
     for (uint i = lane; i < push.width; i += lanes) {
         float v = push.n_add > 0 ? added(t, x, y, gate, i) : WS_FLOAT(x + i);
         if (push.n_add > 0) ws.f[x + i] = v;
-        squares += v * v;
+        squares = fma(v, v, squares);
     }
     if (push.ws_out == VKM_NONE) return;
     if (push.tab_norm == VKM_NONE) {

@@ -1,6 +1,7 @@
 #version 450
 /* For few tokens and a small router: residual and norm (combine_norm), router (linear), and top-k with the sort (moe_topk) in one workgroup, instead of three steps that wait for each
- * other. The same sums in the same order as those. Where the router's rows are more than a workgroup of linear takes, its weights would come too slowly so. */
+ * other. The same sums in the same order as those. Where the router's rows are more than a workgroup of linear takes, its weights would come too slowly so.
+ * With CPU workgroups are tokens, the last of which sorts, instead of five steps for more tokens than moe_topk sorts. */
 #extension GL_GOOGLE_include_directive : require
 #define WS_ACCESS coherent      /* lanes read what others of the workgroup wrote */
 #include "bindings.glsl"
@@ -10,12 +11,16 @@ layout(push_constant) uniform Push { vkm_push_moe_route push; };
 layout(constant_id = 6) const uint TOKENS = 8;     /* 1, or VKM_FEW_ROWS for more */
 #define TOPK push.topk
 #define ONE_TOKEN (TOKENS == 1)
+#ifdef CPU
+#  define SLOTS VKM_ROUTED_SLOTS
+#endif
 #include "topk.glsl"
 layout(constant_id = 7) const uint ROUTER_ROWS = 8;
 
 /* norm: x += scale * y; xn = x / rms(x) * weight, as in combine_norm. router: the logits of n tokens. */
 #if defined(CPU)
-/* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, a token after another. Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
+#extension GL_KHR_shader_subgroup_ballot : require
+/* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, in a workgroup a token. In one workgroup for all tokens, Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
  * 130 to 220; eight tokens 870 to 1,430, 270 to 290 (320 to 330 since BLOCK_STEPS is 1), 290 to 340. Those are by
  * timestamps, which make three steps dearer than one. Whole models by turns, in three steps and so: the bundled one 547 to 577 and 590 to 676 tokens per second, 64 experts alike (medians of ten 100 and 101),
  * 128 alike (157 to 172 and 137 to 170; not taken), for the steps have more workgroups to read the weights.
@@ -37,7 +42,7 @@ void norm(uint t) {
     uint part = 0, parts = push.ld / LANES;
     [[dont_unroll]] do {
         float v = summed(x, y, part);
-        if (part * LANES + lane < push.width) squares += v * v;
+        if (part * LANES + lane < push.width) squares = fma(v, v, squares);
         part++;
     } while (part < parts);
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
@@ -51,22 +56,83 @@ void norm(uint t) {
     } while (part < parts);
 }
 
-void router(uint n) {
+void router(uint t) {
     uvec2 weights = uvec2(tables.u[push.tab_weight + 2], tables.u[push.tab_weight + 3]);
+    x_row[0] = row_at(push.ws_xn + t * push.ld);
     uint panel = 0;
     [[dont_unroll]] do {
-        uint t = 0;
-        [[dont_unroll]] do {
-            x_row[0] = row_at(push.ws_xn + t * push.ld);
-            multiply(ahead(weights, panel * push.ld * 8), push.ld / 32);
-            [[unroll]] for (uint r = 0; r < RPL; r++) {
-                uint row = panel * 32 + r * LANES + gl_SubgroupInvocationID;
-                if (row < ROUTER_ROWS) ws.f[TOPK.ws_logits + t * TOPK.ld_logits + row] = acc[r];
-            }
-            t++;
-        } while (t < n);
+        multiply(ahead(weights, panel * push.ld * 8), push.ld / 32);
+        [[unroll]] for (uint r = 0; r < RPL; r++) {
+            uint row = panel * 32 + r * LANES + gl_SubgroupInvocationID;
+            if (row < ROUTER_ROWS) ws.f[TOPK.ws_logits + t * TOPK.ld_logits + row] = acc[r];
+        }
         panel++;
     } while (panel * 32 < ROUTER_ROWS);
+}
+
+shared uint next_row[EXPERTS], rank[VKM_ROUTED_SLOTS];      /* of an expert's rows; of a slot among them */
+
+#define COMPARE(l) if (LANES > l && subgroupBroadcast(e, l) == e) { before += uint(l < lane); behind += uint(l > lane); }
+/* What `sort` of topk.glsl does, in a time that grows with n and not with its square. A lane takes a slot, then all of them one expert after another.
+ * gl_LocalInvocationID: were the other one compared with here, too, loads before any of this would not be one instruction any more (scalar.glsl), and norm and router take twice as long. */
+void sort_slots(uint n) {
+    uint lane = gl_LocalInvocationID.x, tiles[VKM_TILE_CLASSES], first_row = 0;
+    for (uint e = lane; e < EXPERTS; e += LANES) next_row[e] = 0;
+    sync();
+    for (uint first = 0; first < n; first += LANES) {
+        uint s = first + lane, e = s < n ? wsu.u[TOPK.ws_ids + s] : VKM_NONE, before = 0, behind = 0;
+        COMPARE(0) COMPARE(1) COMPARE(2) COMPARE(3) COMPARE(4) COMPARE(5) COMPARE(6) COMPARE(7)
+        COMPARE(8) COMPARE(9) COMPARE(10) COMPARE(11) COMPARE(12) COMPARE(13) COMPARE(14) COMPARE(15)
+        if (s < n) {
+            chosen_id[s] = e;
+            rank[s] = before += next_row[e];
+        }
+        sync();
+        if (s < n && behind == 0) next_row[e] = before + 1;
+        sync();
+    }
+    [[unroll]] for (uint c = 0; c < VKM_TILE_CLASSES; c++) tiles[c] = 0;
+    for (uint e = 0; e < EXPERTS; e++) {
+        uint rows = subgroupBroadcastFirst(next_row[e]);
+        sync();
+        if (lane == 0) next_row[e] = first_row;
+        while (rows > 0) {
+            uint class_ = tile_class(rows), take = min(rows, tile_size(class_)), at = 0;
+            [[unroll]] for (uint c = 0; c < VKM_TILE_CLASSES; c++)
+                if (c == class_) at = tiles[c]++;
+            at = TOPK.ws_tiles + 2 * (class_ * TOPK.tiles_max + at);
+            if (lane < 2) wsu.u[at + lane] = lane == 0 ? e | take << 16 : first_row;
+            first_row += take;
+            rows -= take;
+        }
+    }
+    sync();
+    for (uint s = lane; s < n; s += LANES) wsu.u[TOPK.ws_perm + next_row[chosen_id[s]] + rank[s]] = s;
+    [[unroll]] for (uint c = 0; c < VKM_TILE_CLASSES; c++)
+        if (lane == c % LANES) write_arguments(TOPK.ws_args + c * 6, c, tiles[c]);
+}
+
+void main() {
+    know_lane();
+    uint t = gl_WorkGroupID.x, n_used = min(TOPK.n_used, 32u), before = 0;
+    norm(t);
+    memoryBarrierBuffer();
+    sync();
+    router(t);
+    memoryBarrierBuffer();
+    sync();
+    route(t, 0, n_used);
+    sync();
+    if (ONE_TOKEN) {
+        sort_token(n_used);
+        return;
+    }
+    memoryBarrierBuffer();
+    if (subgroupElect()) before = atomicAdd(wsu.u[push.ws_arrived], 1);
+    if (subgroupBroadcastFirst(before) + 1 != TOPK.few) return;
+    memoryBarrierBuffer();
+    if (subgroupElect()) wsu.u[push.ws_arrived] = 0;        /* for the next layer */
+    sort_slots(min(TOPK.few * n_used, VKM_ROUTED_SLOTS));
 }
 #else
 layout(constant_id = 8) const uint SPLITS = 1;     /* parts of the columns, as linear has them */
@@ -83,7 +149,7 @@ void norm(uint t) {
     float squares = 0.0;
     for (uint i = gl_LocalInvocationID.x; i < push.width; i += gl_WorkGroupSize.x) {
         float v = fma(push.residual, WS_FLOAT(push.ws_y + t * push.ld + i), WS_FLOAT(push.ws_x + t * push.ld + i));
-        squares += v * v;
+        squares = fma(v, v, squares);
     }
     inverse[t] = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
 }
@@ -104,7 +170,7 @@ void norm(uint t) {
     for (uint i = lane; i < push.width; i += lanes) {
         float v = fma(push.residual, ws.f[y + i], ws.f[x + i]);
         ws.f[x + i] = v;
-        squares += v * v;
+        squares = fma(v, v, squares);
     }
     float inv = 1.0 / sqrt(workgroup_sum(squares) / float(push.width) + push.eps);
     for (uint i = lane; i < push.ld; i += lanes)
@@ -150,13 +216,9 @@ void router(uint n) {
     for (uint t = 0; t < n; t++) write(t);
 #endif
 }
-#endif
 
 void main() {
     uint n = min(TOPK.few, TOKENS), n_used = min(TOPK.n_used, 32u);
-#ifdef CPU
-    know_lane();
-#endif
     for (uint t = 0; t < n; t++) norm(t);
     memoryBarrierBuffer();
     sync();
@@ -166,3 +228,4 @@ void main() {
     route_tokens(0, n, n_used);
     sort(n * n_used);
 }
+#endif

@@ -201,9 +201,11 @@ Test(bench_count, by_hand)
     cr_expect_eq(w.bytes, 3 * 4 * 4 + 6 * 8);
     cr_assert(bench_work_of(&plan.moe, "ffn_norm", 3, 3, 0, f32, &w));             /* x read and written, what is added, the normed x */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * 4);
-    cr_assert(bench_work_of(&plan.moe, "moe_route", 3, 3, 0, f32, &w));            /* the three in one, where the normed x is not read again, nor the logits written twice */
+    cr_assert(bench_work_of(&plan.moe, "moe_route", 3, 3, 1, f32, &w));            /* the three in one, where the normed x is not read again, nor the logits written twice */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * 4 + 32 * 64 * 4 + 3 * 4 * 4 + 3 * 4 * 4 + 6 * 8);
     cr_expect_eq(w.moved, w.bytes);
+    cr_assert(bench_work_of(&plan.moe, "moe_route", 3, 3, 3, f32, &w));            /* in a workgroup a token */
+    cr_expect_eq(w.moved, w.bytes + 2 * 32 * 64 * 4);
     cr_assert(bench_work_of(&plan.moe, "moe_combine", 3, 3, 0, f32, &w));          /* 2 parts, x read and written, the normed x */
     cr_expect_eq(w.bytes, 3 * 64 * 4 * (2 + 3));
     cr_expect_eq(w.flops, 0);
@@ -242,15 +244,17 @@ static void check_layer(const char *caps)
     cr_expect_eq(figure(&report, "layer", one, "bytes/min"), 1);
     cr_expect(figure(&report, "layer", one, "speed") > 0 && figure(&report, "layer", ten, "speed") > 0);
     cr_expect(figure(&report, "layer", ten, "padded rows") >= 1 && figure(&report, "layer", ten, "bytes/min") >= 1);
-    static const char *const steps[] = {"ffn_norm", "moe_router", "moe_topk", "moe_count", "moe_permute", "moe_gate_up", "moe_down", "shared_gate_up", "shared_down", "moe_combine"};
-    for (size_t i = 0; i < VKM_COUNT(steps); i++) {
+    static const char *const steps[] = {"moe_route", "ffn_norm", "moe_router", "moe_topk", "moe_count", "moe_permute", "moe_gate_up", "moe_down", "shared_gate_up", "shared_down", "moe_combine"};
+    const bool routes = isnan(bench_find(&report, "step", "shape=tiny type=f32 tokens=10 routing=zipf step=moe_topk", "time"));     /* norm to lists in one: with scalar loads */
+    cr_expect_eq(routes, runs_scalar_loads(&report.caps));
+    for (size_t i = routes ? 0 : 1; i < VKM_COUNT(steps); i += routes && i == 0 ? 6 : 1) {
         snprintf(key, sizeof key, "%s step=%s", ten, steps[i]);
         cr_expect(figure(&report, "step", key, "bytes") > 0);
         cr_expect(figure(&report, "step", key, "time") > 0);
     }
     snprintf(key, sizeof key, "%s step=moe_down", ten);
     cr_expect_eq(figure(&report, "step", key, "empty workgroups"), 0);
-    if (small) cr_expect(isnan(bench_find(&report, "layer", "shape=tiny type=f32 tokens=16384", "wall")) && report.n_rows == 2 + 6 + 10 + 1 && report.n_notes > 0, "the case that does not fit is no row: %u rows", report.n_rows);
+    if (small) cr_expect(isnan(bench_find(&report, "layer", "shape=tiny type=f32 tokens=16384", "wall")) && report.n_rows == 2u + 6 + (routes ? 6 : 10) + 1 && report.n_notes > 0, "the case that does not fit is no row: %u rows", report.n_rows);
     bench_report_free(&report);
     driver_close(device, &log);
 }

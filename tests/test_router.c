@@ -38,11 +38,11 @@ static void upload(struct bench *t, vkm_buffer *to, const void *from, uint64_t b
     vkm_uploader_destroy(u);
 }
 
-static void open_bench(struct bench *t, size_t device)
+static void open_bench_with(struct bench *t, const char *caps, bool gpu_shape)
 {
     vkm_error err = {0};
     *t = (struct bench){0};
-    t->device = driver_open(devices[device].caps, &t->log);
+    t->device = driver_open(caps, &t->log);
     OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, WS_WORDS * 4, "ws", &t->ws, &err));
     OK(vkm_buffer_create(t->device, VKM_BUFFER_READBACK, WS_WORDS * 4, "readback", &t->readback, &err));
     OK(vkm_buffer_create(t->device, VKM_BUFFER_DEVICE, TABLE_WORDS * 4, "tables", &t->tables, &err));
@@ -50,11 +50,12 @@ static void open_bench(struct bench *t, size_t device)
     OK(vkm_bindings_create(t->device, t->ws, t->tables, &t->slab, 1, NULL, 0, &t->bindings, &err));
     t->words = malloc(WS_WORDS * 4);
     cr_assert(t->words);
-    struct vkm_caps c = devices[device].gpu_shape ? gpu_caps(t->device, 32) : *vkm_device_caps(t->device);
+    struct vkm_caps c = gpu_shape ? gpu_caps(t->device, 32) : *vkm_device_caps(t->device);
     t->build = (struct vkm_build){.device = t->device, .workspace = t->ws, .sets = &t->bindings, .layer = -1};
     vkm_shape_choose(&c, &t->build.shape);
     vkm_shape_tiles(&t->build.shape, 4);
 }
+static void open_bench(struct bench *t, size_t device) { open_bench_with(t, devices[device].caps, devices[device].gpu_shape); }
 
 static void close_bench(struct bench *t)
 {
@@ -797,10 +798,58 @@ static void check_layer(struct bench *t, struct vkm_moe *m, const struct experts
     vkm_program_destroy(t->build.program);
 }
 
-/* Norm, router and choice in one kernel, as few tokens have them: the same bits as in steps of their own. */
-Test(layer, in_one_kernel)
+/* Norm, router and choice in one kernel, as few tokens have them: the same bits, and the same lists of tiles, as in steps of their own. */
+static void check_in_one_kernel(struct bench *t, uint32_t n, uint32_t seed, const vkm_router_desc *d, uint32_t *table)
 {
-    enum { N = 1, NORM_TAB = 6000 };      /* for more the kernel takes CPU drivers seconds to compile */
+    enum { NORM_TAB = 6000, SLOTS = VKM_ROUTED_SLOTS };
+    uint32_t ids[2][SLOTS], weights[2][SLOTS], perm[2][SLOTS], args[2][VKM_TILE_CLASSES * 6], slots = n * d->n_used;
+    static uint32_t tiles[2][VKM_TILE_CLASSES * 2 * SLOTS];
+    vkm_error err = {0};
+    cr_assert_leq(slots, SLOTS);
+    for (int apart = 0; apart < 2; apart++) {
+        struct vkm_moe_rule rule;
+        struct vkm_moe m = {.n_expert = 16, .n_embd = EMBD, .gate_up = {.n_panels = 5}, .down = {.n_panels = 3}, .router = {.type = vkm_type_find(0), .rows = 16, .cols = EMBD, .experts = 1, .kb = 1,
+                            .n_panels = 1, .n_chunks = 1, .chunk_panels = 1, .tab = 7000, .whole = t->build.shape.texel_loads /* or texel buffers are not used */}};
+        struct vkm_moe_space s = {0};
+        uint64_t words = 0;
+        OK(vkm_moe_rule_init(d, 16, &rule, &err));
+        vkm_moe_rule_tables(&rule, d, 16, 40, table + 40);
+        for (uint32_t c = 0; c < EMBD; c++) table[NORM_TAB + c] = as_bits(1.25f);
+        table[7000] = table[7001] = table[7002] = table[7003] = 0;
+        if (t->build.shape.scalar_loads) { uint64_t at = vkm_buffer_address(t->slab); memcpy(table + 7002, &at, 8); }
+        upload(t, t->tables, table, TABLE_WORDS * 4);
+        vkm_moe_use_rule(&m, &rule);
+        cr_assert(!rule.general);
+        vkm_moe_router_place(&m, n, false, &words, &s);
+        s.arrived = vkm_take(&words, 1, VKM_JOINED_ROWS + 1);
+        struct vkm_region x = {(uint32_t)words, EMBD, n}, y = {x.at + n * EMBD, EMBD, n}, xn = {y.at + n * EMBD, EMBD, n};
+        const struct vkm_combine norm = {.x = x, .width = EMBD, .y = y, .n_add = 1, .tab_norm = NORM_TAB, .out = xn, .scale = 0.5f, .eps = 1e-5f};
+        for (uint32_t c = 0; c < WS_WORDS; c++) t->words[c] = as_bits((float)((c + seed) % 4111) * 0.001f - 2);
+        memset(t->words + s.arrived.at, 0, s.arrived.ld * 4);
+        memset(t->words + s.tiles.at, 0, sizeof tiles[0] / SLOTS * slots);
+        OK(vkm_program_create(t->device, "norm", &t->build.program, &err));
+        if (apart) OK(vkm_combine_norm(&t->build, "ffn_norm", &norm, 0, n));
+        OK(vkm_moe_router(&t->build, &m, &s, apart ? NULL : &norm, xn, n));
+        cr_assert_eq(strcmp(vkm_program_step(t->build.program, 0)->label, apart ? "ffn_norm" : "moe_route"), 0, "%s", vkm_program_step(t->build.program, 0)->label);
+        OK(vkm_program_copy(t->build.program, t->ws, 0, t->readback, 0, WS_WORDS * 4, &err));
+        OK(vkm_program_finish(t->build.program, &err));
+        run(t, !apart);
+        vkm_program_destroy(t->build.program);
+        memcpy(ids[apart], t->words + s.ids.at, slots * 4);
+        memcpy(weights[apart], t->words + s.weights.at, slots * 4);
+        memcpy(perm[apart], t->words + s.perm.at, slots * 4);
+        memcpy(tiles[apart], t->words + s.tiles.at, sizeof tiles[0] / SLOTS * slots);
+        memcpy(args[apart], t->words + s.args.at, sizeof args[0]);
+        cr_assert_eq(t->words[s.arrived.at], 0);
+        for (uint32_t c = 0; c < slots; c++) cr_assert_lt(ids[apart][c], 16);
+    }
+    cr_assert(!memcmp(ids[0], ids[1], slots * 4) && !memcmp(weights[0], weights[1], slots * 4), "%u tokens: other bits", n);
+    cr_assert(!memcmp(perm[0], perm[1], slots * 4) && !memcmp(tiles[0], tiles[1], sizeof tiles[0] / SLOTS * slots) && !memcmp(args[0], args[1], sizeof args[0]), "%u tokens: other tiles", n);
+}
+
+/* caps: NULL, or "scalar", with which a workgroup has a token and the last of them sorts */
+static void check_in_one_kernels(const char *caps, const uint32_t *n, size_t n_n)
+{
     static const vkm_router_desc kinds[] = {{SIZE, .n_used = 4, .renormalise = VKM_RENORMALISE_CHOSEN},
         {SIZE, .n_used = 4, .score = VKM_ROUTER_SIGMOID, .selection_bias = some_bias, .n_groups = 4, .n_groups_used = 2, .group_score = VKM_GROUPS_SUM_OF_TWO, .scale = 2.5f}};
     static uint32_t table[TABLE_WORDS], panel[PANEL_WORDS], slab[PANEL_WORDS];
@@ -810,7 +859,8 @@ Test(layer, in_one_kernel)
     vkm_error err = {0};
     struct ref_rng rng = ref_seed(4);
     make_arrays();
-    open_bench(&t, 0);
+    open_bench_with(&t, caps, false);
+    const bool can = !caps || runs_scalar_loads(vkm_device_caps(t.device));
     t.build.err = &err;
     for (uint32_t i = 0; i < 32 * EMBD; i++) w[i / EMBD][i % EMBD] = (float)ref_normal(&rng);
     for (uint32_t i = 0; i < 32; i++) rows[i] = (const uint8_t *)w[i];
@@ -818,42 +868,14 @@ Test(layer, in_one_kernel)
     if (t.build.shape.scalar_loads) vkm_panel_planes(vkm_type_find(0), 1, panel, slab);
     else memcpy(slab, panel, sizeof slab);
     upload(&t, t.slab, slab, sizeof slab);
-    for (size_t i = 0; i < VKM_COUNT(kinds); i++) {
-        uint32_t ids[2][N * 4], weights[2][N * 4];
-        for (int apart = 0; apart < 2; apart++) {
-            struct vkm_moe_rule rule;
-            struct vkm_moe m = {.n_expert = 16, .n_embd = EMBD, .gate_up = {.n_panels = 5}, .down = {.n_panels = 3}, .router = {.type = vkm_type_find(0), .rows = 16, .cols = EMBD, .experts = 1, .kb = 1,
-                                .n_panels = 1, .n_chunks = 1, .chunk_panels = 1, .tab = 7000, .whole = t.build.shape.texel_loads /* or texel buffers are not used */}};
-            struct vkm_moe_space s = {0};
-            uint64_t words = 0;
-            OK(vkm_moe_rule_init(&kinds[i], 16, &rule, &err));
-            vkm_moe_rule_tables(&rule, &kinds[i], 16, 40, table + 40);
-            for (uint32_t c = 0; c < EMBD; c++) table[NORM_TAB + c] = as_bits(1.25f);
-            table[7000] = table[7001] = table[7002] = table[7003] = 0;
-            if (t.build.shape.scalar_loads) { uint64_t at = vkm_buffer_address(t.slab); memcpy(table + 7002, &at, 8); }
-            upload(&t, t.tables, table, sizeof table);
-            vkm_moe_use_rule(&m, &rule);
-            cr_assert(!rule.general);
-            vkm_moe_router_place(&m, N, false, &words, &s);
-            struct vkm_region x = {(uint32_t)words, EMBD, N}, y = {x.at + N * EMBD, EMBD, N}, xn = {y.at + N * EMBD, EMBD, N};
-            const struct vkm_combine norm = {.x = x, .width = EMBD, .y = y, .n_add = 1, .tab_norm = NORM_TAB, .out = xn, .scale = 0.5f, .eps = 1e-5f};
-            for (uint32_t c = 0; c < WS_WORDS; c++) t.words[c] = as_bits((float)(c % 4111) * 0.001f - 2);
-            OK(vkm_program_create(t.device, "norm", &t.build.program, &err));
-            if (apart) OK(vkm_combine_norm(&t.build, "ffn_norm", &norm, 0, N));
-            OK(vkm_moe_router(&t.build, &m, &s, apart ? NULL : &norm, xn, N));
-            cr_assert_eq(strcmp(vkm_program_step(t.build.program, 0)->label, apart ? "ffn_norm" : "moe_route"), 0, "%s", vkm_program_step(t.build.program, 0)->label);
-            OK(vkm_program_copy(t.build.program, t.ws, 0, t.readback, 0, WS_WORDS * 4, &err));
-            OK(vkm_program_finish(t.build.program, &err));
-            run(&t, !apart);
-            vkm_program_destroy(t.build.program);
-            memcpy(ids[apart], t.words + s.ids.at, sizeof ids[0]);
-            memcpy(weights[apart], t.words + s.weights.at, sizeof weights[0]);
-            for (uint32_t c = 0; c < N * 4; c++) cr_assert_lt(ids[apart][c], 16);
-        }
-        cr_assert(!memcmp(ids[0], ids[1], sizeof ids[0]) && !memcmp(weights[0], weights[1], sizeof weights[0]), "rule %zu: other bits", i);
-    }
+    for (size_t i = 0; can && i < VKM_COUNT(kinds); i++)
+        for (size_t k = 0; k < n_n; k++)
+            for (uint32_t seed = 0; seed < 4000; seed += 1000) check_in_one_kernel(&t, n[k], seed, &kinds[i], table);
     close_bench(&t);
+    if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
+Test(layer, in_one_kernel) { check_in_one_kernels(NULL, (const uint32_t[]){1}, 1); }     /* for more the kernel takes CPU drivers seconds to compile */
+Test(layer, in_one_kernel_scalar_loads) { FIRST_DRIVER_ONLY(); check_in_one_kernels("scalar", (const uint32_t[]){1, 2, 3, 8, 9, 33, 64}, 7); }
 
 Test(layer, rows_reach_their_experts)
 {

@@ -657,7 +657,7 @@ Test(print, programs)
     static const char *const kernels[] = {"embed", "linear", "rope_store", "attention", "combine_norm", "moe_gate_up", "moe_down"};
     open_small(&r, "qwen2moe", f32);
     const bool gpu = r.session->shape.few_rows;
-    const uint32_t few = gpu ? r.session->shape.few_rows : VKM_FEW_ROWS, sorted = gpu ? r.session->shape.joined_rows : few;
+    const uint32_t few = gpu ? r.session->shape.few_rows : r.session->shape.scalar_loads ? VKM_ROUTED_ROWS : VKM_FEW_ROWS, sorted = gpu ? r.session->shape.joined_rows : few;
     for (uint32_t n = 1; n <= 33; n = n == 1 ? 8 : n == 8 ? 9 : n + 24) {
         bool decode = n == 1;
         size_t length = vkm_session_print(r.session, n, decode, text, sizeof text);

@@ -45,7 +45,7 @@ bool bench_work_of(const struct vkm_moe *m, const char *label, uint32_t n, doubl
     if (!strcmp(label, "moe_gate_up"))         *work = matmul(&m->gate_up, words, n, slots, distinct, tiles);
     else if (!strcmp(label, "moe_down"))       *work = matmul(&m->down, words, slots, slots, distinct, tiles);
     else if (!strcmp(label, "moe_router"))     *work = matmul(&m->router, f32, n, n, 1, tiles);
-    else if (!strcmp(label, "moe_route"))      *work = matmul(&m->router, f32, 0, n, 1, 1), work->bytes += norm + topk, work->moved += norm + topk;
+    else if (!strcmp(label, "moe_route"))      *work = matmul(&m->router, f32, 0, n, 1, tiles), work->bytes += norm + topk, work->moved += norm + topk;
     else if (!strcmp(label, "shared_gate_up")) *work = matmul(&m->shared_gate_up, f32, n, n, 1, tiles);
     else if (!strcmp(label, "shared_down"))    *work = matmul(&m->shared_down, f32, n, n, 1, tiles);
     else {

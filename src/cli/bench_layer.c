@@ -217,6 +217,7 @@ static vkm_result inspect(struct layer *l, const struct planned *p, struct label
         label->declared_bytes += (double)step->bytes;
         label->declared_flops += (double)step->flops;
         if (!strncmp(vkm_kernel_name(step->kernel), "linear", 6)) label->tiles.tiles += step->groups[0];     /* linear_cpu too */
+        if (!strncmp(vkm_kernel_name(step->kernel), "moe_route", 9)) label->tiles.tiles += step->groups[0];    /* moe_route_cpu: of a token; else it is one for all */
         if (!strcmp(vkm_kernel_name(step->kernel), "moe_logits")) label->tiles.tiles += step->groups[2];       /* workgroups are of a token */
         if (strcmp(step->label, "moe_gate_up") && strcmp(step->label, "moe_down")) continue;
         label->tiled = true;
@@ -540,7 +541,11 @@ int bench_layer(const struct bench_options *o, vkm_device *device, struct bench_
     for (uint32_t i = 0; i < w.n_tokens; i++)
         for (uint32_t k = 0; k < w.n_routings; k++) cases[n_cases++] = (struct bench_case){w.tokens[i], w.routings[k]};
     vkm_result r = bench_ceilings(o, device, report, &err);
+    const uint32_t first = report->n_rows;
+    bool any = false;
     for (uint32_t i = 0; !r && i < w.n_shapes; i++)
         for (uint32_t k = 0; !r && k < w.n_types; k++) r = bench_layer_shape(o, device, report, w.shapes[i], w.types[k], cases, n_cases, &err);
-    return r ? bench_stop(report, &err) : STATUS_OK;
+    if (r) return bench_stop(report, &err);
+    for (uint32_t i = first; i < report->n_rows; i++) any |= !report->rows[i].figures[0].why;
+    return any ? STATUS_OK : fail("nothing of that can be measured on this device: the table says why");
 }

@@ -78,12 +78,11 @@ static bool joins(const struct vkm_build *b, const struct vkm_moe *m, const stru
 /* Whether sorting takes no steps of its own. */
 static bool is_few(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n) { return n <= few_rows(b, m) || joins(b, m, s, n); }
 
-/* What top-k of n tokens writes. */
-static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, struct vkm_step *step)
+/* What top-k of n tokens writes; few: with the sort. */
+static struct vkm_push_moe_topk choose(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n, bool few, struct vkm_step *step)
 {
     const struct vkm_weight *up = vkm_moe_first(m);
     uint8_t tile_from[VKM_TILE_CLASSES];
-    bool few = is_few(b, m, s, n);
     vkm_writes_words(b, step, s->ids.at, n * m->n_used);
     vkm_writes_words(b, step, s->weights.at, n * m->n_used);
     if (m->shared_gated) vkm_writes(b, step, s->gate, n);
@@ -127,7 +126,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
                             .flops = 2ull * n * w->cols * w->rows};
     struct vkm_push_moe_logits push = {.slab = w->slab, .at = w->at, .kb = w->kb, .ws_x = x.at, .ld_x = x.ld, .ws_arrived = s->arrived.at};
     if (joins(b, m, s, n)) {
-        push.topk = choose(b, m, s, n, &step);
+        push.topk = choose(b, m, s, n, true, &step);
         vkm_reads(b, &step, s->logit_parts, n * parts);
         vkm_reads(b, &step, s->arrived, 1);
         vkm_writes(b, &step, s->arrived, 1);
@@ -145,7 +144,7 @@ static vkm_result logit_parts(struct vkm_build *b, const struct vkm_moe *m, cons
 static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
 {
     struct vkm_step step = {.groups = {n <= few_rows(b, m) ? 1 : n, 1, 1}, .bytes = (uint64_t)n * m->n_expert * 4, .flops = (uint64_t)n * m->n_expert * m->n_expert * 3};
-    struct vkm_push_moe_topk push = choose(b, m, s, n, &step);
+    struct vkm_push_moe_topk push = choose(b, m, s, n, is_few(b, m, s, n), &step);
     bool sum = has_parts(b, m, s, n);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert), parts = sum ? vkm_shape_splits(&b->shape, &m->router) : 1;
     if (sum) push.ws_logits = s->logit_parts.at, push.ld_logits = s->logit_parts.ld;
@@ -158,22 +157,32 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
 
 static bool quads(const struct vkm_combine *c) { return (c->x.at | c->y.at | c->out.at) % 4 == 0; }
 
-/* Norm, router and top-k in one workgroup: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. */
+/* Norm, router and top-k in one step: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. On CPU drivers with scalar loads of so many bytes, for every token
+ * reads them again. Mesa 26, two cores, router's steps apart and in one, us: 16 experts of 192 columns, 8 tokens (one workgroup for all) 52 and 41, 9 201 and 44, 16 176 and 52, 64 239 and 142; 64 experts of 2,048
+ * columns 431 and 276, 535 and 325, 613 and 451, 32 tokens 866 and 824; 128 of 2,048 (not taken), 8 tokens 409 and 464, 32 961 and 1,242. */
 #define ROUTE_ROWS 64
-static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_combine *norm, uint32_t n)
+#define ROUTE_BYTES (1u << 19)
+static bool fits_route(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
+{
+    if (m->router.rows > ROUTE_ROWS) return false;
+    if (!b->shape.scalar_loads || n == 1) return n <= few_rows(b, m);
+    return s->arrived.rows && n <= VKM_ROUTED_ROWS && n * m->n_used <= VKM_ROUTED_SLOTS && vkm_matmul_bytes(&m->router) <= ROUTE_BYTES;
+}
+
+static bool routes(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, uint32_t n)
 {
     const struct vkm_weight *w = &m->router;
     uint64_t iterations = (uint64_t)n * norm->width * 3 + (uint64_t)vkm_shape_splits(&b->shape, w) * w->rows * w->kb * 2 + (uint64_t)m->n_expert * m->n_expert * few_rows(b, m);
     uint32_t lanes = vkm_moe_topk_lanes(b, m->n_expert);      /* those of the three kernels, or its sums would be others */
     uint32_t parts = vkm_shape_splits(&b->shape, w) * VKM_FEW_ROWS * w->rows * 4;
     bool rows = norm->x.ld == w->kb * VKM_PANEL && norm->y.ld == norm->x.ld && norm->out.ld == norm->x.ld && (!b->shape.scalar_loads || quads(norm));
-    return rows && !has_bias(m) && parts <= vkm_device_caps(b->device)->shared_bytes / 2 && n <= few_rows(b, m) && w->type == vkm_type_find(0) && w->rows <= ROUTE_ROWS && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
+    return rows && !has_bias(m) && parts <= vkm_device_caps(b->device)->shared_bytes / 2 && fits_route(b, m, s, n) && w->type == vkm_type_find(0) && w->n_chunks == 1 && norm->n_add == 1 && !norm->shared.rows &&
            vkm_combine_lanes(b, norm) == lanes && vkm_reduce_lanes(b, iterations) == lanes;
 }
 
 bool vkm_moe_norms(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, const struct vkm_combine *norm, uint32_t n)
 {
-    return !(m->rule && m->rule->general) && !routes(b, m, norm, n) && joins(b, m, s, n) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m));
+    return !(m->rule && m->rule->general) && !routes(b, m, s, norm, n) && joins(b, m, s, n) && vkm_norm_fits(b, norm->width, topk_shared_bytes(b, m));
 }
 
 bool vkm_moe_adds(const struct vkm_build *b, const struct vkm_moe *m, const struct vkm_moe_space *s, uint32_t n)
@@ -190,9 +199,11 @@ static vkm_result route(struct vkm_build *b, const struct vkm_moe *m, const stru
     const struct vkm_weight *w = &m->router;
     struct vkm_step step = {.groups = {1, 1, 1}, .bindings = b->sets[w->set], .bytes = vkm_matmul_bytes(w) + (uint64_t)n * (c->width * 4 + w->rows) * 4, .flops = 2ull * n * w->cols * w->rows};
     const uint64_t workspace = vkm_buffer_address(b->workspace);
-    const struct vkm_push_moe_route push = {.topk = choose(b, m, s, n, &step), .ws_x = c->x.at, .ws_y = c->y.at, .ws_xn = c->out.at, .width = c->width, .ld = c->x.ld,
-        .tab_norm = c->tab_norm, .tab_weight = w->tab, .residual = c->scale, .eps = c->eps, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}};
+    const struct vkm_push_moe_route push = {.topk = choose(b, m, s, n, true, &step), .ws_x = c->x.at, .ws_y = c->y.at, .ws_xn = c->out.at, .width = c->width, .ld = c->x.ld,
+        .tab_norm = c->tab_norm, .tab_weight = w->tab, .residual = c->scale, .eps = c->eps, .ws_address = {(uint32_t)workspace, (uint32_t)(workspace >> 32)}, .ws_arrived = s->arrived.at};
     VKM_STEP_PUSH(step, push);
+    if (b->shape.scalar_loads) step.groups[0] = n;
+    if (step.groups[0] > 1) vkm_reads(b, &step, s->arrived, 1), vkm_writes(b, &step, s->arrived, 1);
     vkm_reads_part(b, &step, c->x, c->width, n);
     vkm_reads_part(b, &step, c->y, c->width, n);
     vkm_writes_part(b, &step, c->x, c->width, n);
@@ -249,9 +260,10 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
 {
     if (n == 0) return VKM_OK;
     const struct vkm_moe_plan p = vkm_moe_plan(m, s, x, n);
-    bool general = m->rule && m->rule->general;
-    if (norm && !general && routes(b, m, norm, n)) {
+    bool general = m->rule && m->rule->general, sorted = !general && is_few(b, m, s, n);
+    if (norm && !general && routes(b, m, s, norm, n)) {
         TRY(route(b, m, s, norm, n));
+        sorted = true;
     } else {
         const struct vkm_combine *own = norm && norm->n_add == 0 && vkm_moe_norms(b, m, s, norm, n) ? norm : NULL;
         if (norm && !own) TRY(vkm_combine_norm(b, "ffn_norm", norm, 0, n));
@@ -261,5 +273,5 @@ vkm_result vkm_moe_router(struct vkm_build *b, const struct vkm_moe *m, const st
         else if (!joins(b, m, s, n)) TRY(topk(b, m, s, n));
     }
     if (m->rule) TRY(vkm_rule_watch(b, m, s, &p, n));
-    return general || !is_few(b, m, s, n) ? sort(b, m, s, &p) : VKM_OK;
+    return sorted ? VKM_OK : sort(b, m, s, &p);
 }
