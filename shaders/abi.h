@@ -126,7 +126,7 @@ struct vkm_push_moe_topk {
     uint score;                          /* VKM_SCORE_... */
     uint renormalise;
     float scale;
-    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS (VKM_JOINED_ROWS) at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
+    uint few;                            /* not 0: so many tokens, VKM_FEW_ROWS (VKM_JOINED_ROWS, VKM_ROUTED_ROWS) at most, for one workgroup, which also writes what moe_permute does (its pieces 1): */
     uint ws_perm, ws_tiles, tiles_max, ws_args, panels_up, panels_down;
     uint tile_from[2];                   /* by class, four bytes a word */
     uint group_panels;                   /* of a workgroup, by class, four bits each */
@@ -147,8 +147,7 @@ struct vkm_push_moe_route {
     uint ws_x, ws_y, ws_xn, width, ld;   /* ld: of all three, whole blocks of columns */
     uint tab_norm, tab_weight;
     float residual, eps;
-    uint ws_address[2];                  /* of the workspace, with caps.scalar_loads; and then a word that is 0 between passes */
-    uint ws_arrived;
+    uint ws_address[2], ws_arrived;      /* with caps.scalar_loads: the workspace's, and a word of it that is 0 between passes */
 };
 #define VKM_SCORE_SOFTMAX 0              /* over all experts */
 #define VKM_SCORE_SELECTED 1             /* softmax over the selected logits */

@@ -1,7 +1,7 @@
 #version 450
 /* For few tokens and a small router: residual and norm (combine_norm), router (linear), and top-k with the sort (moe_topk) in one workgroup, instead of three steps that wait for each
  * other. The same sums in the same order as those. Where the router's rows are more than a workgroup of linear takes, its weights would come too slowly so.
- * With CPU workgroups are tokens, the last of which sorts, instead of five steps for more tokens than moe_topk sorts. */
+ * With CPU a workgroup has a token, and the last of them sorts, so that it does for more tokens than moe_topk sorts, instead of five steps. */
 #extension GL_GOOGLE_include_directive : require
 #define WS_ACCESS coherent      /* lanes read what others of the workgroup wrote */
 #include "bindings.glsl"
@@ -20,10 +20,9 @@ layout(constant_id = 7) const uint ROUTER_ROWS = 8;
 /* norm: x += scale * y; xn = x / rms(x) * weight, as in combine_norm. router: the logits of n tokens. */
 #if defined(CPU)
 #extension GL_KHR_shader_subgroup_ballot : require
-/* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl, in a workgroup a token. In one workgroup for all tokens, Mesa 26, 64 experts and 1,024 columns, us by turns: a token 260 to 400 by way of descriptors, 81 to 94 so, in the three steps
- * 130 to 220; eight tokens 870 to 1,430, 270 to 290 (320 to 330 since BLOCK_STEPS is 1), 290 to 340. Those are by
- * timestamps, which make three steps dearer than one. Whole models by turns, in three steps and so: the bundled one 547 to 577 and 590 to 676 tokens per second, 64 experts alike (medians of ten 100 and 101),
- * 128 alike (157 to 172 and 137 to 170; not taken), for the steps have more workgroups to read the weights.
+/* CPU drivers with caps.scalar_loads, by matmul_cpu.glsl. A token, Mesa 26, 64 experts and 1,024 columns, us by turns: 260 to 400 by way of descriptors, 81 to 94 so, in three steps 130 to 220. Those are by
+ * timestamps, which make three steps dearer than one. Whole models by turns, a token in three steps and so: the bundled one 547 to 577 and 590 to 676 tokens per second, 64 experts alike (medians of ten 100 and 101),
+ * 128 alike (157 to 172 and 137 to 170; not taken), for the steps have more workgroups to read the weights. More tokens: fits_route in src/moe/router.c; 2, 4 or 8 of them in a workgroup are no faster.
  * norm reads words that other lanes write later, and drops them: those who have it are lanes in step. */
 layout(constant_id = 9) const uint RPL = 4;
 #define NT 1
@@ -128,6 +127,7 @@ void main() {
         return;
     }
     memoryBarrierBuffer();
+    sync();
     if (subgroupElect()) before = atomicAdd(wsu.u[push.ws_arrived], 1);
     if (subgroupBroadcastFirst(before) + 1 != TOPK.few) return;
     memoryBarrierBuffer();
