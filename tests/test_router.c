@@ -875,7 +875,7 @@ static void check_in_one_kernels(const char *caps, const uint32_t *n, size_t n_n
     if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
 Test(layer, in_one_kernel) { check_in_one_kernels(NULL, (const uint32_t[]){1}, 1); }     /* for more the kernel takes CPU drivers seconds to compile */
-Test(layer, in_one_kernel_scalar_loads) { FIRST_DRIVER_ONLY(); check_in_one_kernels("scalar", (const uint32_t[]){1, 2, 3, 8, 9, 33, 64}, 7); }
+Test(layer, in_one_kernel_scalar_loads) { check_in_one_kernels("scalar", (const uint32_t[]){1, 2, 3, 8, 9, 33, 64}, 7); }
 
 Test(layer, rows_reach_their_experts)
 {
