@@ -161,8 +161,9 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         return vkm_build_step(b, kv->n_parts == 1 ? "attention_rows_texel" : "attention_rows", "", spec, VKM_COUNT(spec), &s, "attention");
     }
     bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU, many = b->shape.holds_many;
+    const uint32_t dims = b->shape.holds_few ? 4 : gpu ? 16 : 8;       /* Intel before Xe-HPG, heads of 64: with 16 it spills 30 registers, with 8 one, with 4 none; of an f32 cache 3 (and attention_one 26) */
     const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
-                             gpu ? 16 : 8, many ? 8 : 4, p.parts};
+                             dims, many ? 8 : 4, p.parts};
     uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */
     return vkm_build_step_of(b, p.cpu ? "attention_cpu" : "attention", "", tiers, spec, VKM_COUNT(spec), &s, "attention");
 }
