@@ -158,7 +158,7 @@ static vkm_result topk(struct vkm_build *b, const struct vkm_moe *m, const struc
 static bool quads(const struct vkm_combine *c) { return (c->x.at | c->y.at | c->out.at) % 4 == 0; }
 
 /* Norm, router and top-k in one step: a router of at most so many rows, of which linear makes no more workgroups than one on a GPU. On CPU drivers with scalar loads a workgroup has a token, and reads the
- * router again, which then is of so many bytes at most. Mesa 26, two cores, the router's part of a layer as it was (8 tokens in one workgroup, more in five steps) and so, us: 16 experts of 192 columns, 8 tokens 52 and 41,
+ * router again, which then is of so many bytes at most. Mesa 26, two cores, the router's part of a layer as it was (8 tokens in one workgroup, more in five steps) and so, us: 8 experts of 192 columns, 8 tokens 52 and 41,
  * 9 201 and 44, 16 176 and 52, 64 239 and 142; 64 experts of 2,048 columns, 8 tokens 431 and 276, 9 535 and 325, 16 613 and 451, 32 866 and 824; 128 of 2,048 (not taken), 8 409 and 464, 32 961 and 1,242. */
 #define ROUTE_ROWS 64
 #define ROUTE_BYTES (1u << 19)
