@@ -249,6 +249,9 @@ fails "bench compare of something else" 1 bench compare a.json empty.json
 fails "bench compare of nothing" 1 bench compare a.json nowhere.json
 fails "bench layer of such tiles" 2 bench layer --tile 5
 has "bench layer names the device's tiles" "$err" "tiles of 1, 4, 8"
+again status "bench layer where nothing fits" 1 bench layer --shape switch-c-2048 --tokens 1 --caps heap=67108864
+has "bench layer where nothing fits: says so" "$err" "nothing of that can be measured"
+has "bench layer where nothing fits: says why" "$out$err" "the library takes up to 1024"
 fails "bench model of no model" 1 bench model -m nowhere.gguf
 fails "bench without a directory" 1 bench model -o nowhere/x.json
 if [ ! -e nowhere ] && [ -z "$(ls ./*.part 2>/dev/null)" ]; then ok; else no "no half-written report"; fi
