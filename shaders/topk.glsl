@@ -133,7 +133,7 @@ void route(uint t, uint slot, uint n_used) {
     if (!KEY_IS_LOGIT) decide(highest, sum);
     for (uint e = lane; e < EXPERTS; e += lanes) {
         uint mine = key(e), place = 0;
-        for (uint i = 0; i < KEYS4; i += KEYS_AT_ONCE)       /* four loads at a time */
+        [[dont_unroll]] for (uint i = 0; i < KEYS4; i += KEYS_AT_ONCE)       /* four loads at a time. Unrolled, keys of 128 experts spilled 238 registers on Intel of the ninth generation */
             [[unroll]] for (uint j = 0; j < KEYS_AT_ONCE; j++) {
                 uvec4 k = keys[i + j];
                 uint least = mine + uint(i + j >= e / 4);    /* that beats it: from there on a larger key, before it an equal one does, too */
