@@ -156,6 +156,15 @@ static const struct bug {
      * spilled, and half again as many with eight subgroups, which spill nothing. */
     {"in tiles of 128 tokens by matrices 140 registers and more are spilled", "vkmoe bench kernels, matrices of a prompt of 4,096 tokens", VK_DRIVER_ID_MESA_NVK, UINT32_MAX, bound_tiles, unbound_tiles},
 };
+/* Where compilers are known to spill what they keep in registers elsewhere. Intel before Xe-HPG, where loads have no offsets and so take a register for the address, too (and those after it without matrices,
+ * mtl and arl): 128 of 8 lanes. NVIDIA before Maxwell, for which neither driver has come to Vulkan 1.3: 63, which the second generation of Kepler has more of. */
+static uint32_t lane_registers(const struct vkm_caps *caps)
+{
+    bool intel = caps->driver_id == VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA || caps->driver_id == VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS;
+    bool nvidia = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY || caps->driver_id == VK_DRIVER_ID_MESA_NVK;
+    return intel && !caps->matrix.m ? 128 : nvidia && caps->api_version < VK_API_VERSION_1_3 ? 64 : 0;
+}
+
 /* Mesa from 26 on turns a load at a uniform device address into one load and a broadcast; 22.3.6 makes a loop over the lanes of it, as SwiftShader seems to: there the kernels
  * that count on it are 2 to 5 times slower than the others. In 25.0.7 decode is a third as fast with them, prefill a quarter faster. Other versions between were
  * not tried. */
@@ -322,7 +331,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     caps->full_subgroups = f.subgroup_size.computeFullSubgroups;
     fill_matrix_lanes(&sizes, f.subgroup_size.subgroupSizeControl && caps->matrix.m, caps);
     caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
-    caps->few_registers = (caps->driver_id == VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA || caps->driver_id == VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS) && !caps->matrix.m;    /* before Xe-HPG, whose loads have; and those after it without matrices (mtl, arl) */
+    caps->lane_registers = lane_registers(caps);
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);

@@ -36,7 +36,7 @@ struct vkm_caps {
     bool subgroup;                 /* basic + arithmetic + ballot + shuffle in compute */
     bool full_subgroups;           /* a pipeline can ask that every subgroup be full */
     bool slow_conversion;          /* from integers to floats: shaders/quant.glsl */
-    bool few_registers;            /* loads take a register of a lane's 128 for the address, too, for they have no offsets */
+    uint32_t lane_registers;       /* of 32 bits that a lane has for its values, where that is known to be few; 0: 255 or not known */
     bool fp16;                     /* shaderFloat16 and 16-bit storage */
     bool device_address;           /* a CPU driver with bufferDeviceAddress and subgroups of 4, 8 or 16 */
     bool scalar_loads;             /* one that loads from a device address that is the same for all lanes once, without masks: kernels of shaders/matmul_cpu.glsl */

@@ -3,7 +3,8 @@
  * A workgroup owns NQ rows (token, query head of one kv head; heads fastest) of one sequence, so they share keys; NQ <= local_size_x. 32 keys a round: lanes own keys for the scores,
  * then rows for the softmax, then dimensions for the values. Rounds start at multiples of 32 whatever the batch, so a token's bits do not depend on it. Masked keys weigh exactly
  * zero, and the cache holds nothing but finite numbers. local_size_y parts (one of CPU drivers) take every PARTS-th round each and are put together at the end. On an H200 more unrolling is slower with few keys
- * (loads of 32 dimensions and 16 keys together, 64 keys a round: 24 us instead of 17 for one token behind 64), for code is fetched too. Intel's compiler spills 32 registers for tgl (3 with 8 dimensions together), none for dg2 and bmg. Loops are unrolled by hand where they count: an old lavapipe bounds all loops of a shader together (src/nn/build.c).
+ * (loads of 32 dimensions and 16 keys together, 64 keys a round: 24 us instead of 17 for one token behind 64), for code is fetched too. The loops over dimensions and keys are to stay loops: Intel's compiler unrolled both, and spilled 30 registers for tgl.
+ * Within them all is unrolled by hand: an old lavapipe bounds all loops of a shader together (src/nn/build.c).
  * Workgroups: x = row tiles, those of a segment (abi.h) together, y = kv heads. */
 #extension GL_GOOGLE_include_directive : require
 #include "bindings.glsl"
@@ -93,7 +94,7 @@ void main() {
         if (mine) {
             [[unroll]] for (int i = 0; i < int(NQ * KPL); i++) s[i] = 0.0;
             uint k = keys + round * 32 * WORDS;
-            for (uint d = 0; d < HEAD; d += DIMS)
+            [[dont_unroll]] for (uint d = 0; d < HEAD; d += DIMS)
                 if (HEAD % 4 == 0) {
                     [[unroll]] for (uint e = 0; e < DIMS; e += 4) if (HEAD % DIMS == 0 || d + e < HEAD) scores4(k, d + e, lanes);
                 } else {
@@ -127,7 +128,7 @@ void main() {
         if (!mine) continue;
         [[unroll]] for (int r = 0; r < int(NQ); r++)
             [[unroll]] for (int i = 0; i < int(DPL); i++) out_[r * DPL + i] *= scale_old[rows + r];
-        for (uint first_key = 0; first_key < 32; first_key += KEYS)
+        [[dont_unroll]] for (uint first_key = 0; first_key < 32; first_key += KEYS)
             [[unroll]] for (uint e = 0; e < KEYS; e += 4) {
                 vec2 value[4 * DPL];
                 [[unroll]] for (int j = 0; j < 4; j++)

@@ -1,6 +1,7 @@
 #version 450
 /* attention.comp for few rows, on a GPU that they would not fill: a workgroup for each row (token, query head). The same sums in the same order, and the same operations (fma: a compiler
- * may choose which of two products it fuses with their sum); what differs is that many keys and values are on their way at once, and that lanes own keys for the softmax, too.
+ * may choose which of two products it fuses with their sum); what differs is that many keys and values are on their way at once, and that lanes own keys for the softmax, too. Not more than AT_ONCE and PAIRS: with
+ * loops over the rest that might be unrolled, Intel's compiler spilled 26 to 161 registers for tgl.
  * ROPE: each token is the only one of its sequence, so that workgroups do what rope_store does, too, each for its own query, key and value; the first of a kv head's puts them into the cache.
  * local_size_x is 32, a lane a key; local_size_y parts, more than one (three with ROPE), take every PARTS-th round each. Workgroups: x = rows, y = kv heads.
  * H200, one token behind 64 to 192, 32 heads of 128 dimensions in 4 groups, us with timestamps: 18 by attention.comp and 6 for rope_store; 11.2 here, 12.0 with all keys and values of a round
@@ -81,7 +82,7 @@ void main() {
         float score = 0.0, keep;
         if (mine) {
             uint k = keys + round * 32 * WORDS + (has_new && key == pos ? lane ^ 1 : lane);     /* not where another workgroup is writing */
-            for (uint d = 0; d < HEAD / 2; d += PAIRS) {
+            [[dont_unroll]] for (uint d = 0; d < HEAD / 2; d += PAIRS) {
                 [[unroll]] for (uint e = 0; e < PAIRS; e++)
                     [[unroll]] for (uint w = 0; w < EACH; w++) fetched_key[e * EACH + w] = kv[k_slab].w[k + ((d + e) * EACH + w) * 32];
                 [[unroll]] for (uint e = 0; e < PAIRS; e++) {
@@ -106,7 +107,7 @@ void main() {
         if (!mine) continue;
         float add = 0.0;
         [[unroll]] for (int i = 0; i < int(DPL); i++) out_[i] *= keep;
-        for (uint first = 0; first < 32; first += AT_ONCE) {
+        [[dont_unroll]] for (uint first = 0; first < 32; first += AT_ONCE) {
             fetch_values(v + first * WORDS, lane, pos - round * 32 - first);
             [[unroll]] for (uint e = 0; e < AT_ONCE; e += 4) {
                 vec4 weight = weights[part * 8 + (first + e) / 4];

@@ -497,8 +497,8 @@ Test(bits, gpu_shapes_64)
     check_bits("granitemoe", REF_F32, 2, 64);
 }
 
-/* A GPU has steps of its own for single tokens, and for up to VKM_JOINED_ROWS (norms of dense matrices VKM_FEW_ROWS): positions within attention, experts within the router, norms within what follows them, sums of experts within their matmul. */
-static void check_few_tokens(const char *caps, bool holds_many, uint32_t type, uint32_t experts, uint32_t tiles, uint64_t seed, double margin, double nmse)
+/* registers: of a lane, where they are few; 0: many. A GPU has steps of its own for single tokens, and for up to VKM_JOINED_ROWS (norms of dense matrices VKM_FEW_ROWS): positions within attention, experts within the router, norms within what follows them, sums of experts within their matmul. */
+static void check_few_tokens(const char *caps, uint32_t registers, uint32_t type, uint32_t experts, uint32_t tiles, uint64_t seed, double margin, double nmse)
 {
     enum { N = VKM_JOINED_ROWS + 3 };                 /* at once: more than have such steps */
     static const uint32_t few[] = {1, VKM_FEW_ROWS, VKM_JOINED_ROWS};
@@ -510,7 +510,7 @@ static void check_few_tokens(const char *caps, bool holds_many, uint32_t type, u
     else answers_make(&a, o, N);
     rig_open(&r, caps, a.path, (vkm_session_params){.n_ctx = 64});
     use_gpu_shape(&r, 32);
-    r.session->shape.holds_many = holds_many, r.session->shape.holds_few = !holds_many;
+    r.session->shape.holds_many = !registers, r.session->shape.lane_registers = registers;
     if (tiles) vkm_shape_tiles(&r.session->shape, tiles);
     r.session->shape.reduce_lanes = 32;              /* or rows would have to be wider than 512 for all of it */
     float *at_once = check_answers(&r, &a, N, 0, nmse, "at once");
@@ -541,19 +541,20 @@ static void check_few_tokens(const char *caps, bool holds_many, uint32_t type, u
 Test(bits, few_tokens_of_a_gpu)
 {
     FIRST_DRIVER_ONLY();
-    check_few_tokens("gather", true, REF_F32, 72, 0, 3, 0, NMSE_F16);
+    check_few_tokens("gather", 0, REF_F32, 72, 0, 3, 0, NMSE_F16);
 }
 Test(bits, few_tokens_of_few_experts)                /* which have more tiles than four bits count */
 {
     FIRST_DRIVER_ONLY();
-    check_few_tokens("gather", true, REF_F32, 4, 1, 3, 0, NMSE_F16);
+    check_few_tokens("gather", 0, REF_F32, 4, 1, 3, 0, NMSE_F16);
 }
 Test(bits, few_tokens_of_other_gpus)
 {
     FULL_ONLY();
-    check_few_tokens("gather", false, REF_F32, 72, 0, 3, 0, NMSE_F16);
-    check_few_tokens("baseline", true, REF_F32, 72, 0, 3, 0, NMSE_F16);
-    check_few_tokens("gather,int8dot", true, REF_Q8_0, 8, 0, 5117, 0.1, NMSE_INT8DOT);
+    check_few_tokens("gather", 128, REF_F32, 72, 0, 3, 0, NMSE_F16);
+    check_few_tokens("gather", 64, REF_F32, 72, 0, 3, 0, NMSE_F16);
+    check_few_tokens("baseline", 0, REF_F32, 72, 0, 3, 0, NMSE_F16);
+    check_few_tokens("gather,int8dot", 0, REF_Q8_0, 8, 0, 5117, 0.1, NMSE_INT8DOT);
 }
 
 /* A token's logits do not depend on what comes after it, nor on other tokens of the pass routed to the same experts. */

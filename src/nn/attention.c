@@ -90,13 +90,20 @@ struct attention_plan {
     bool cpu, few, by_rows;                  /* attention_cpu; attention_one; attention_rows */
 };
 
+/* Whether attention.comp's lanes have registers for so many rows: of each `sums` pairs of dimensions, query, position and score; values of four keys; 24 for the rest. */
+static bool holds_rows(const struct vkm_build *b, const struct vkm_attention *a, uint32_t rows, uint32_t sums)
+{
+    uint32_t registers = b->shape.lane_registers;
+    return rows * sums <= 32 && (!registers || rows * (2 * sums + 3) + 8 * sums * (a->kv16 ? 1 : 2) + 24 <= registers);
+}
+
 static struct attention_plan attention_plan(const struct vkm_build *b, const struct vkm_attention *a, uint32_t n)
 {
     const struct vkm_caps *caps = vkm_device_caps(b->device);
     struct attention_plan p = {.segments = a->one_sequence ? 1 : n, .lanes = b->shape.attention_lanes, .nq = b->shape.attention_rows};
     p.rows = n / p.segments * (a->n_head / a->n_head_kv);
     p.cpu = b->shape.scalar_loads && (a->kv16 ? a->head / 2 : a->head) % p.lanes == 0;
-    while (p.nq > 1 && p.nq * vkm_div_up(a->head / 2, p.lanes) > 32) p.nq /= 2;             /* too many accumulators */
+    while (p.nq > 1 && !holds_rows(b, a, p.nq, vkm_div_up(a->head / 2, p.lanes))) p.nq /= 2;
     p.parts = p.cpu || b->shape.attention_parts == 0 ? 1 : b->shape.attention_parts;
     while (p.parts > 1 && attention_shared(p.parts, p.nq, a->head) > caps->shared_bytes) p.parts /= 2;      /* the same for any number of rows, or a token's bits would depend on it */
     p.by_rows = by_rows(b, a);
@@ -133,7 +140,8 @@ static vkm_result attention_one(struct vkm_build *b, const struct vkm_attention 
         vkm_reads_part(b, &s, a->v, a->n_head_kv * a->head, n);
         kv_ranges(s.writes, &s.n_writes, kv);
     }
-    uint32_t dims = vkm_div_up(a->head / 2, p->lanes), pairs = b->shape.holds_few ? 4 : 32, at_once = b->shape.holds_few ? 4 : dims > 2 ? 8 : 16;
+    uint32_t dims = vkm_div_up(a->head / 2, p->lanes), words = a->kv16 ? 1 : 2, registers = b->shape.lane_registers, pairs = registers ? registers / 8 / words : 32, at_once = dims > 2 ? 8 : 16;
+    while (registers && at_once > 4 && (at_once * words + 2) * dims > registers / 4) at_once /= 2;
     while (a->head / 2 % pairs) pairs /= 2;
     const uint32_t spec[] = {p->lanes, p->parts, a->head, a->neox, a->kv16, dims, p->parts, ropes, pairs, at_once};
     return vkm_build_step(b, "attention_one", "", spec, VKM_COUNT(spec), &s, "attention");
@@ -161,7 +169,7 @@ vkm_result vkm_attention_step(struct vkm_build *b, const struct vkm_attention *a
         return vkm_build_step(b, kv->n_parts == 1 ? "attention_rows_texel" : "attention_rows", "", spec, VKM_COUNT(spec), &s, "attention");
     }
     bool one = vkm_reduce_shared(b, p.lanes) == 1, gpu = caps->type != VKM_TYPE_CPU, many = b->shape.holds_many;
-    const uint32_t dims = b->shape.holds_few ? 4 : gpu ? 16 : 8;       /* Intel before Xe-HPG, heads of 64: with 16 it spills 30 registers, with 8 one, with 4 none; of an f32 cache 3 (and attention_one 26) */
+    const uint32_t dims = gpu && !b->shape.lane_registers ? 16 : 8;
     const uint32_t spec[] = {p.lanes, p.parts, p.nq, a->head, a->kv16, VKM_PANEL / p.lanes, p.cpu ? (a->kv16 ? a->head / 2 : a->head) / p.lanes : vkm_div_up(a->head / 2, p.lanes), one,
                              dims, many ? 8 : 4, p.parts};
     uint32_t tiers = p.cpu || one ? VKM_TIERS_ALL : VKM_TIER_BIT(VKM_TIER_BASELINE);   /* the subgroup tier would ask for full subgroups, see host/kernel.c */

@@ -95,9 +95,9 @@ static void choose_lanes(const struct vkm_caps *caps, struct vkm_shape *s)
     bool many = caps->coopmat && caps->matrix.m >= 16;
     *s = (struct vkm_shape){.lanes = lanes, .rows_per_lane = 2, .splits = caps->type != VKM_TYPE_DISCRETE ? SPLITS_INTEGRATED : many ? SPLITS_MOST : SPLITS_SOME, .reduce_lanes = most < 128 ? most : 128, .wide_lanes = caps->invocations < 1024 ? most : 1024,
                             .sample_lanes = caps->invocations < 1024 ? most : 1024, .attention_lanes = 32, .attention_rows = 8, .attention_parts = most / 32, .few_rows = 3,
-                            .holds_many = many, .holds_few = caps->few_registers, .singles = caps->type == VKM_TYPE_DISCRETE ? VKM_FEW_ROWS : 1, .joined_rows = caps->type == VKM_TYPE_DISCRETE ? VKM_JOINED_ROWS : VKM_FEW_ROWS};
+                            .holds_many = many, .lane_registers = caps->lane_registers, .singles = caps->type == VKM_TYPE_DISCRETE ? VKM_FEW_ROWS : 1, .joined_rows = caps->type == VKM_TYPE_DISCRETE ? VKM_JOINED_ROWS : VKM_FEW_ROWS};
     while (s->splits > 1 && (s->splits * lanes > caps->invocations || split_words(s, s->splits, 4) * 4 > caps->shared_bytes)) s->splits /= 2;
-    vkm_shape_tiles(s, 8);                                    /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
+    vkm_shape_tiles(s, vkm_shape_tile_most(s) < 8 ? vkm_shape_tile_most(s) : 8);      /* of 16 they spill: Intel's 80 to 126 registers, Apple's 29 (int8dot) */
 }
 
 static bool takes_matrices(const struct vkm_shape *s, uint32_t n_tile) { return s->matrix.m && n_tile >= VKM_COOPMAT_ROWS; }
@@ -178,6 +178,7 @@ uint32_t vkm_tile_class(const uint8_t tile_from[VKM_TILE_CLASSES], uint32_t rows
 
 uint32_t vkm_shape_tile_most(const struct vkm_shape *s)
 {
+    if (s->lane_registers && s->lane_registers < 128) return 4;
     return s->matrix.m ? s->matrix_tokens : s->scalar_loads ? 8 : 16;           /* matmul_cpu.glsl has no larger ones */
 }
 

@@ -64,7 +64,7 @@ struct vkm_shape {
     uint32_t singles, joined_rows;           /* where splits > 1: tokens that dense matrices multiply one by one at most; that the router's workgroups choose for, each for one, and sort */
     uint32_t attention_lanes, attention_rows, attention_parts;   /* local_size_x, NQ, PARTS at most */
     bool holds_many;                         /* compilers have registers for dozens of values that are on their way to a lane: those for devices with matrices of 16 rows (AMD, NVIDIA) do; Intel's and Adreno's spill up to 200 */
-    bool holds_few;                          /* not even for 32 (attention_one): caps->few_registers */
+    uint32_t lane_registers;                 /* as caps->lane_registers */
 };
 void vkm_shape_choose(const struct vkm_caps *caps, struct vkm_shape *shape);
 /* Tiles of at most `most` tokens (4 to 16; up to 128 where matrices take tiles from VKM_COOPMAT_ROWS on), and for the rest the smallest that holds it. */
