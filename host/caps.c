@@ -332,7 +332,7 @@ void vkm_offer_fill(const struct vkm_instance *instance, VkPhysicalDevice physic
     fill_matrix_lanes(&sizes, f.subgroup_size.subgroupSizeControl && caps->matrix.m, caps);
     caps->slow_conversion = caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
     caps->lane_registers = lane_registers(caps);
-    if (caps->lane_registers && caps->lane_registers < 128) caps->int8dot = caps->int8dot_accelerated = false;      /* a dozen instructions each there, and its kernels spill */
+    if (caps->lane_registers && !caps->int8dot_accelerated) caps->int8dot = false;      /* a dozen instructions each there, and some of its kernels spill */
     uint32_t lanes = caps->subgroup_size;
     caps->device_address = caps->type == VKM_TYPE_CPU && f.address.bufferDeviceAddress && (lanes == 4 || lanes == 8 || lanes == 16);
     caps->scalar_loads = loads_scalars(caps);

@@ -59,7 +59,7 @@ const uint PARTS_AT_ONCE = QUADS > 512 ? 1 : 512 / QUADS < LOGIT_PARTS ? 512 / Q
 shared vec4 part_of[LOGIT_PARTS == 1 ? 1 : PARTS_AT_ONCE * QUADS], logits_of[LOGIT_PARTS == 1 ? 1 : QUADS];
 void add_parts(uint logits) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    for (uint first = 0; first < LOGIT_PARTS; first += PARTS_AT_ONCE) {
+    [[dont_unroll]] for (uint first = 0; first < LOGIT_PARTS; first += PARTS_AT_ONCE) {
         uint some = min(PARTS_AT_ONCE, LOGIT_PARTS - first);
         for (uint i = lane; i < some * QUADS; i += 4 * lanes) {
             vec4 v[4];
