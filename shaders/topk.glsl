@@ -14,7 +14,7 @@ layout(constant_id = 13) const uint GROUPS_USED = 1;
 layout(constant_id = 14) const uint SUM_OF_TWO = 0;    /* else a group is as good as its best */
 
 #ifndef KEYS_AT_ONCE
-#  define KEYS_AT_ONCE 4             /* times four: divides KEYS4 */
+#  define KEYS_AT_ONCE 4             /* times four: divides KEYS4. Also quads of logits, in add_parts */
 #endif
 #ifndef ONE_TOKEN
 #  define ONE_TOKEN (TOPK.few == 1)
@@ -59,15 +59,15 @@ const uint PARTS_AT_ONCE = QUADS > 512 ? 1 : 512 / QUADS < LOGIT_PARTS ? 512 / Q
 shared vec4 part_of[LOGIT_PARTS == 1 ? 1 : PARTS_AT_ONCE * QUADS], logits_of[LOGIT_PARTS == 1 ? 1 : QUADS];
 void add_parts(uint logits) {
     uint lane = gl_LocalInvocationID.x, lanes = gl_WorkGroupSize.x;
-    [[dont_unroll]] for (uint first = 0; first < LOGIT_PARTS; first += PARTS_AT_ONCE) {
+    for (uint first = 0; first < LOGIT_PARTS; first += PARTS_AT_ONCE) {
         uint some = min(PARTS_AT_ONCE, LOGIT_PARTS - first);
-        for (uint i = lane; i < some * QUADS; i += 4 * lanes) {
-            vec4 v[4];
-            [[unroll]] for (uint j = 0; j < 4; j++) {
+        for (uint i = lane; i < some * QUADS; i += KEYS_AT_ONCE * lanes) {
+            vec4 v[KEYS_AT_ONCE];
+            [[unroll]] for (uint j = 0; j < KEYS_AT_ONCE; j++) {
                 uint at = min(i + j * lanes, some * QUADS - 1);
                 v[j] = ws4.f[(logits + (first + at / QUADS) * TOPK.ld_logits) / 4 + at % QUADS];
             }
-            [[unroll]] for (uint j = 0; j < 4; j++) if (i + j * lanes < some * QUADS) part_of[i + j * lanes] = v[j];
+            [[unroll]] for (uint j = 0; j < KEYS_AT_ONCE; j++) if (i + j * lanes < some * QUADS) part_of[i + j * lanes] = v[j];
         }
         sync();
         for (uint e = lane; e < EXPERTS; e += lanes) {
