@@ -145,6 +145,31 @@ static void check_scalar_loads(const char *caps, const char *arch, uint32_t gate
     rig_close(&r);
     if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
+static uint32_t lines_of_pass(const struct rig *r, uint32_t n)
+{
+    static char text[1 << 16];
+    uint32_t lines = 0;
+    size_t length = vkm_session_print(r->session, n, false, text, sizeof text);
+    cr_assert(length < sizeof text);
+    for (const char *at = text; (at = strchr(at, '\n')); at++) lines++;
+    return lines;
+}
+
+/* A token more than tiles of eight hold costs dense matrices no dispatch. */
+Test(types, scalar_loads_equal_tiles)
+{
+    static const uint32_t ns[] = {9, 17, 25, 33};
+    const struct ref_testmodel o = of_types("qwen3moe", REF_Q8_0, REF_Q8_0, REF_Q8_0, REF_Q8_0);
+    struct answers a;
+    struct rig r;
+    answers_make(&a, o, 8);
+    rig_open(&r, "scalar", a.path, f32);
+    bool can = runs_scalar_loads(vkm_device_caps(r.device));
+    for (size_t i = 0; can && i < VKM_COUNT(ns); i++) cr_expect_eq(lines_of_pass(&r, ns[i]), lines_of_pass(&r, 8), "%u tokens", ns[i]);
+    rig_close(&r);
+    answers_free(&a);
+    if (!can) cr_skip_test(NO_SCALAR_LOADS);
+}
 Test(types, scalar_loads_1) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "qwen3moe", REF_Q4_0, REF_Q6_K, REF_Q8_0, REF_F16); }
 Test(types, scalar_loads_2) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "llama", REF_Q4_K, REF_Q5_0, REF_Q5_1, REF_BF16); }
 Test(types, scalar_loads_3) { FIRST_DRIVER_ONLY(); check_scalar_loads("scalar", "olmoe", REF_Q5_K, REF_Q4_1, REF_F32, REF_Q8_0); }
