@@ -157,7 +157,8 @@ static const struct bug {
     {"in tiles of 128 tokens by matrices 140 registers and more are spilled", "vkmoe bench kernels, matrices of a prompt of 4,096 tokens", VK_DRIVER_ID_MESA_NVK, UINT32_MAX, bound_tiles, unbound_tiles},
 };
 /* Where compilers are known to spill what they keep in registers elsewhere. Intel before Xe-HPG, where loads have no offsets and so take a register for the address, too (and those after it without matrices,
- * mtl and arl): 128 of 8 lanes. NVIDIA before Maxwell, for which neither driver has come to Vulkan 1.3: 63, which the second generation of Kepler has more of. */
+ * mtl and arl): 128 of 8 lanes. NVIDIA before Maxwell, for which neither driver has come to Vulkan 1.3 (its own was not at hand;
+ * a driver of a newer GPU from before 1.3 is taken for one): 63, which the second generation of Kepler has more of. */
 static uint32_t lane_registers(const struct vkm_caps *caps)
 {
     bool intel = caps->driver_id == VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA || caps->driver_id == VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS;

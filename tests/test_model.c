@@ -145,6 +145,7 @@ static void check_scalar_loads(const char *caps, const char *arch, uint32_t gate
     rig_close(&r);
     if (!can) cr_skip_test(NO_SCALAR_LOADS);
 }
+
 static uint32_t lines_of_pass(const struct rig *r, uint32_t n)
 {
     static char text[1 << 16];

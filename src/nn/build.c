@@ -423,7 +423,7 @@ bool vkm_matmul_adds(const struct vkm_build *b, const struct vkm_weight *w, cons
 
 static void cut_dense(const struct vkm_build *b, const struct vkm_weight *w, uint32_t n, uint8_t tile_from[VKM_TILE_CLASSES]) { cut_rows(b, &w, 1, n, 1, 1, tile_limit(b, w, n), by_matrices(b, w, n), tile_from); }
 
-/* Rows of each of the equal tiles that n rows of a dense matrix are cut into where tiles of 5 to 7 cost what their rows do and another size is another dispatch; 0: by classes.
+/* Rows of each of the equal tiles that n rows of a dense matrix are cut into where tiles of 5 to 7 cost what their rows do and another size is another dispatch, whatever a tuning says; 0: by classes.
  * Mesa 26, two cores, tokens per second of n + 1 sequences over those of n, medians of 45 neighbours in turns, by classes and so: the bundled model 8 and 9 0.945 and 1.062, 16 and 17 0.980 and 1.015. Tiles of up to 12: Mixtral in Q8_0
  * 12 sequences 386, in two tiles of six 461. */
 #define EVEN_PADDED 3u
@@ -463,10 +463,10 @@ vkm_result vkm_linear_finish(struct vkm_build *b, const char *label, const struc
     if (e->residual) y = e->residual->x;
     push.n = n; push.ws_y = y.at; push.ld_y = y.ld;
     uint8_t tile_from[VKM_TILE_CLASSES];
-    cut_dense(b, w, n, tile_from);
     uint32_t even = even_tiles(&b->shape, n);
+    if (!even) cut_dense(b, w, n, tile_from);
     for (uint32_t first = 0; first < n; ) {             /* all tiles of a class at once */
-        uint32_t left = n - first, c = vkm_tile_class(tile_from, left), size = even ? even : tile_sizes[c];
+        uint32_t left = n - first, c = even ? 0 : vkm_tile_class(tile_from, left), size = even ? even : tile_sizes[c];
         uint32_t tiles = even ? vkm_div_up(n, even) : (left - tile_from[c]) / size + 1, rows = tiles * size < left ? tiles * size : left;
         struct vkm_step s = {.groups = {tiles, vkm_matmul_groups(&b->shape, w, size), 1}, .bindings = b->sets[w->set]};
         struct vkm_region in = x;
